@@ -1,0 +1,394 @@
+/* Groups as a few large statements, sent ahead of their results.
+ *
+ * A group is one transaction of the target: begin, the checkpoint's move (which is also its
+ * marker, and refuses a group whose predecessor did not commit), the batches, commit, and a
+ * sync that lets the next group start afresh. Several groups are under way at once; results are
+ * taken in as they come. What goes wrong is reported once, by whichever call meets it first. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "appliers/postgres/session.h"
+#include "engine/base/crash.h"
+
+enum { CONNECT_TIMEOUT_S = 10 };
+
+static struct session *session_of(struct applier *a)
+{
+    return container_of(a, struct session, base);
+}
+
+/* ---- opening ---- */
+
+static const char *const fixed_statements[][2] = {
+    {"teal_begin", "begin"},
+    {"teal_commit", "commit"},
+    {"teal_durable", "set local synchronous_commit = on"},
+    {"teal_defer", "set constraints all deferred"},
+    {"teal_move", checkpoint_move_sql},
+};
+
+static void disconnect(struct session *s)
+{
+    s->in_pipeline = false;
+    pg_close(&s->pg);
+    pg_close(&s->side);
+}
+
+static bool prepare_fixed(struct session *s, struct error *err)
+{
+    for (size_t i = 0; i < array_count(fixed_statements); i++) {
+        cleanup_with(pg_result_drop) PGresult *res =
+            PQprepare(s->pg, fixed_statements[i][0], fixed_statements[i][1], 0, NULL);
+        if (PQresultStatus(res) != PGRES_COMMAND_OK)
+            return pg_failed(s->pg, res, err);
+    }
+    return true;
+}
+
+static bool read_claim(struct session *s, bool claim, struct checkpoint *found,
+                       struct error *err)
+{
+    if (claim) {
+        TRY(checkpoint_prepare(s->pg, err));
+        TRY(checkpoint_claim(s->pg, &s->key, &s->options.start, found, err));
+        s->epoch = found->epoch;
+        return true;
+    }
+    bool exists;
+    TRY(checkpoint_read(s->pg, &s->key, found, &exists, err));
+    if (!exists)
+        return error_set(err, ERROR_LOST,
+                         "the checkpoint of migration %s is gone from the target",
+                         s->key.migration);
+    if (found->epoch != s->epoch)
+        return error_set(err, ERROR_FENCED,
+                         "another engine has taken migration %s over (epoch "
+                         "%" PRIu64 ", ours is %" PRIu64 ")",
+                         s->key.migration, found->epoch, s->epoch);
+    return true;
+}
+
+static bool session_open(struct applier *a, bool claim, struct checkpoint *found,
+                         struct error *err)
+{
+    struct session *s = session_of(a);
+    disconnect(s);
+    TRY(pg_connect(s->options.target, PG_APPLY, s->key.migration, CONNECT_TIMEOUT_S, &s->pg,
+                   err));
+    TRY(pg_connect(s->options.target, PG_QUERY, s->key.migration, CONNECT_TIMEOUT_S, &s->side,
+                   err));
+    s->connection++;
+    s->marked = s->mark_lsn = 0;
+    TRY(read_claim(s, claim, found, err));
+    s->durable = found->seq < s->durable ? found->seq : s->durable;
+    s->pipeline.committed = found->seq;
+    return prepare_fixed(s, err);
+}
+
+static void session_close(struct applier *a)
+{
+    struct session *s = session_of(a);
+    disconnect(s);
+    pg_close(&s->other);
+}
+
+static void session_forget_shapes(struct applier *a)
+{
+    struct session *s = session_of(a);
+    size_t at = 0;
+    for (struct binding *b; (b = map_next(&s->bindings, &at)) != NULL;)
+        binding_free(b);
+    map_clear(&s->bindings);
+    s->defers = false;
+}
+
+static void session_free(struct applier *a)
+{
+    struct session *s = session_of(a);
+    session_close(a);
+    session_forget_shapes(a);
+    map_release(&s->bindings);
+    pipeline_release(&s->pipeline);
+    writer_release(&s->values);
+    free(s->offsets);
+    free(s->pointers);
+    free(s);
+}
+
+/* ---- transactions ---- */
+
+static bool send_fixed(struct session *s, const char *name, struct error *err)
+{
+    struct expectation e = {.rows = ROWS_ANY, .what = name};
+    return pipeline_send(&s->pipeline, name, 0, NULL, &e, err);
+}
+
+static bool send_move(struct session *s, uint64_t from_seq, const struct checkpoint *to,
+                      struct error *err)
+{
+    char epoch[24];
+    char from[24];
+    char seq[24];
+    char time[24];
+    (void)snprintf(epoch, sizeof epoch, "%" PRIu64, s->epoch);
+    (void)snprintf(from, sizeof from, "%" PRIu64, from_seq);
+    (void)snprintf(seq, sizeof seq, "%" PRIu64, to->seq);
+    (void)snprintf(time, sizeof time, "%" PRId64, to->commit_time_us);
+    const char *values[] = {s->key.migration, s->key.feed, epoch, from, seq,
+                            to->pos.text,     time};
+    struct expectation e = {.rows = 1, .what = "teal.checkpoint", .bytes = 128};
+    return pipeline_send(&s->pipeline, "teal_move", (int)array_count(values), values, &e, err);
+}
+
+static bool session_begin(struct applier *a, uint64_t from_seq, const struct checkpoint *to,
+                          bool durable, struct error *err)
+{
+    struct session *s = session_of(a);
+    if (s->pg == NULL)
+        return error_set(err, ERROR_RETRY, "not connected to the target");
+    if (!s->in_pipeline)
+        TRY(pipeline_start(&s->pipeline, s->pg, s->pipeline.committed, err));
+    s->in_pipeline = true;
+    TRY(send_fixed(s, "teal_begin", err));
+    TRY(send_move(s, from_seq, to, err));
+    if (s->defers)
+        TRY(send_fixed(s, "teal_defer", err));
+    return !durable || send_fixed(s, "teal_durable", err);
+}
+
+static bool session_commit(struct applier *a, uint64_t seq, struct error *err)
+{
+    struct session *s = session_of(a);
+    if (!s->in_pipeline) { /* Rows were applied one by one. */
+        TRY(pipeline_start(&s->pipeline, s->pg, s->pipeline.committed, err));
+        s->in_pipeline = true;
+    }
+    crash_point("applier.before_commit");
+    struct expectation e = {.rows = ROWS_ANY, .commit = seq, .what = "commit"};
+    TRY(pipeline_send(&s->pipeline, "teal_commit", 0, NULL, &e, err));
+    TRY(pipeline_sync(&s->pipeline, err));
+    crash_point("applier.after_commit_sent");
+    return true;
+}
+
+static bool session_collect(struct applier *a, int wait_ms, uint64_t *committed,
+                            struct error *err)
+{
+    struct session *s = session_of(a);
+    *committed = s->pipeline.committed;
+    if (!s->in_pipeline)
+        return true;
+    uint64_t before = s->pipeline.committed;
+    bool ok = pipeline_collect(&s->pipeline, wait_ms, err);
+    *committed = s->pipeline.committed;
+    if (s->pipeline.committed != before)
+        crash_point("applier.after_commit_before_report");
+    return ok;
+}
+
+static void session_rollback(struct applier *a)
+{
+    struct session *s = session_of(a);
+    bool ok = s->pg != NULL && (!s->in_pipeline || pipeline_abandon(&s->pipeline));
+    s->in_pipeline = false;
+    struct error unheard = {0};
+    if (!ok || !pg_execute(s->pg, "rollback", &unheard))
+        disconnect(s);
+}
+
+/* Two questions to green: where its log ends, and how far it is on disk. What was committed
+ * when the first was answered is durable once the second reaches that answer. */
+static bool session_flushed(struct applier *a, uint64_t committed, uint64_t *durable,
+                            struct error *err)
+{
+    struct session *s = session_of(a);
+    *durable = s->durable;
+    if (s->side == NULL)
+        return error_set(err, ERROR_RETRY, "not connected to the target");
+    if (s->durable >= committed)
+        return true;
+    cleanup_with(pg_result_drop) PGresult *res = NULL;
+    TRY(pg_query(s->side, "select pg_current_wal_flush_lsn(), pg_current_wal_insert_lsn()", 0,
+                 NULL, &res, err));
+    uint64_t flushed = 0;
+    uint64_t inserted = 0;
+    if (!pg_lsn_parse(PQgetvalue(res, 0, 0), &flushed) ||
+        !pg_lsn_parse(PQgetvalue(res, 0, 1), &inserted))
+        return error_set(err, ERROR_DATA, "the target's log positions cannot be read");
+    if (s->mark_lsn != 0 && flushed >= s->mark_lsn)
+        s->durable = s->marked;
+    if (s->mark_lsn == 0 || flushed >= s->mark_lsn) {
+        s->marked = committed;
+        s->mark_lsn = inserted;
+    }
+    if (flushed >= inserted)
+        s->durable = committed;
+    *durable = s->durable;
+    return true;
+}
+
+/* ---- batches ---- */
+
+static bool send_statement(struct session *s, struct binding *b, struct statement *st,
+                           int64_t rows, struct error *err)
+{
+    char name[32];
+    uint32_t *types = calloc(st->param_count + 1u, sizeof *types);
+    check(types != NULL);
+    bool ok = true;
+    if (session_names_statement(s, st, name, sizeof name, types)) {
+        ok = pipeline_prepare(&s->pipeline, name, st->sql, st->param_count, types, err);
+        st->connection = ok ? s->connection : 0;
+    }
+    free(types);
+    struct expectation e = {
+        .rows = rows, .what = b->shown, .bytes = (uint32_t)(s->values.len + 64)};
+    return ok && pipeline_send(&s->pipeline, name, st->param_count, s->pointers, &e, err);
+}
+
+static bool send_insert(struct session *s, struct binding *b, const struct batch *batch,
+                        struct error *err)
+{
+    struct statement *st = statement_get(b, STATEMENT_INSERT, batch->count > 1, NULL, NULL);
+    uint32_t step = st->param_count == 0 ? 1 : batch->count; /* A table without columns. */
+    for (uint32_t i = 0; i < batch->count; i += step) {
+        session_values(s, st, NULL, &batch->after[i], step);
+        TRY(send_statement(s, b, st, step, err));
+    }
+    return true;
+}
+
+static bool send_delete(struct session *s, struct binding *b, const struct batch *batch,
+                        struct error *err)
+{
+    bool many = batch->count > 1 && b->by_key;
+    uint32_t step = many ? batch->count : 1;
+    for (uint32_t i = 0; i < batch->count; i += step) {
+        struct statement *st =
+            statement_get(b, STATEMENT_DELETE, many, NULL, &batch->before[i]);
+        session_values(s, st, &batch->before[i], NULL, step);
+        TRY(send_statement(s, b, st, batch->kind == BATCH_ABSENT ? 0 : step, err));
+    }
+    return true;
+}
+
+/* A key that only green may assign cannot be set: the row moves by going and coming again. */
+static bool moves_assigned_key(const struct binding *b, const struct tuple *before,
+                               const struct tuple *after)
+{
+    for (uint16_t i = 0; i < b->relation->column_count; i++) {
+        const struct target_column *c = &b->columns[i];
+        if (c->mapped && c->is_always && after->datums[i].kind == DATUM_TEXT &&
+            before->datums[i].kind == DATUM_TEXT &&
+            !bytes_equal(before->datums[i].value, after->datums[i].value))
+            return true;
+    }
+    return false;
+}
+
+static bool send_replace(struct session *s, struct binding *b, const struct tuple *before,
+                         const struct tuple *after, struct error *err)
+{
+    for (uint16_t i = 0; i < after->count; i++)
+        if (after->datums[i].kind == DATUM_UNCHANGED)
+            return error_set(err, ERROR_CONFLICT, "%s: the row has to be made anew", b->shown);
+    struct batch gone = {
+        .kind = BATCH_DELETE, .relation = b->relation, .count = 1, .before = before};
+    struct batch come = {
+        .kind = BATCH_INSERT, .relation = b->relation, .count = 1, .after = after};
+    TRY(send_delete(s, b, &gone, err));
+    return send_insert(s, b, &come, err);
+}
+
+static bool send_update(struct session *s, struct binding *b, const struct batch *batch,
+                        struct error *err)
+{
+    uint8_t *set = calloc(b->relation->column_count + 1u, 1);
+    check(set != NULL);
+    bool many = batch->count > 1 && b->by_key && b->relation->identity == IDENTITY_KEY;
+    uint32_t step = many ? batch->count : 1;
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < batch->count; i += step) {
+        const struct tuple *before = &batch->before[i];
+        const struct tuple *after = &batch->after[i];
+        if (!many && moves_assigned_key(b, before, after)) {
+            ok = send_replace(s, b, before, after, err);
+            continue;
+        }
+        bool sets = statement_set_columns(b, before, after, set) > 0;
+        struct statement *st = statement_get(b, sets ? STATEMENT_UPDATE : STATEMENT_LOOK, many,
+                                             sets ? set : NULL, before);
+        session_values(s, st, before, after, step);
+        ok = send_statement(s, b, st, step, err);
+    }
+    free(set);
+    return ok;
+}
+
+static bool send_truncate(struct session *s, const struct change *change, struct error *err)
+{
+    struct writer sql = {0};
+    struct expectation e = {.rows = ROWS_ANY, .what = "truncate", .bytes = 64};
+    bool ok = session_truncate_sql(s, change, &sql, err) &&
+              pipeline_prepare(&s->pipeline, "", writer_cstr(&sql), 0, NULL, err) &&
+              pipeline_send(&s->pipeline, "", 0, NULL, &e, err);
+    writer_release(&sql);
+    return ok;
+}
+
+static bool session_apply(struct applier *a, const struct batch *batch, struct error *err)
+{
+    struct session *s = session_of(a);
+    struct binding *b;
+    bool deferred = s->defers;
+    TRY(session_binding(s, batch->relation, &b, err));
+    if (s->defers && !deferred)
+        TRY(send_fixed(s, "teal_defer", err));
+    switch (batch->kind) {
+    case BATCH_INSERT: return send_insert(s, b, batch, err);
+    case BATCH_UPDATE: return send_update(s, b, batch, err);
+    case BATCH_DELETE: return send_delete(s, b, batch, err);
+    case BATCH_ABSENT: return send_delete(s, b, batch, err);
+    case BATCH_TRUNCATE: return send_truncate(s, batch->truncate, err);
+    }
+    check_failed(__FILE__, __LINE__, "batch kind");
+}
+
+static bool session_row(struct applier *a, const struct change *change, enum row_mode mode,
+                        struct row_result *result, struct error *err)
+{
+    struct session *s = session_of(a);
+    if (s->in_pipeline) {
+        TRY(pipeline_finish(&s->pipeline, err));
+        s->in_pipeline = false;
+    }
+    return session_apply_row(s, change, mode, result, err);
+}
+
+static const struct applier_ops session_ops = {
+    .name = "postgres",
+    .open = session_open,
+    .begin = session_begin,
+    .apply = session_apply,
+    .commit = session_commit,
+    .collect = session_collect,
+    .flushed = session_flushed,
+    .apply_row = session_row,
+    .rollback = session_rollback,
+    .forget_shapes = session_forget_shapes,
+    .close = session_close,
+    .free = session_free,
+};
+
+struct applier *pg_applier_new(const struct pg_applier_options *options)
+{
+    struct session *s = calloc(1, sizeof *s);
+    check(s != NULL);
+    s->base.ops = &session_ops;
+    s->options = *options;
+    s->key = (struct checkpoint_key){.migration = options->options->name,
+                                     .feed = options->feed,
+                                     .identity = options->identity};
+    return &s->base;
+}

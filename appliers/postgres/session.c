@@ -1,0 +1,160 @@
+/* What both ways of applying, in batches and row by row, need of green and of blue's catalogue.
+ */
+#include "appliers/postgres/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { CONNECT_TIMEOUT_S = 10 };
+
+bool session_source(struct session *s, PGconn **out, struct error *err)
+{
+    if (s->other != NULL && PQstatus(s->other) == CONNECTION_BAD)
+        pg_close(&s->other);
+    if (s->other == NULL)
+        TRY(pg_connect(s->options.source, PG_QUERY, s->key.migration, CONNECT_TIMEOUT_S,
+                       &s->other, err));
+    *out = s->other;
+    return true;
+}
+
+/* ---- what only the source's catalogue knows; unanswered questions are not errors ---- */
+
+static bool ask_source(struct session *s, const char *sql, int count, const char *const *values,
+                       PGresult **out)
+{
+    struct error unheard = {0};
+    PGconn *pg;
+    return session_source(s, &pg, &unheard) &&
+           pg_query(pg, sql, count, values, out, &unheard) && PQntuples(*out) == 1 &&
+           !PQgetisnull(*out, 0, 0);
+}
+
+static bool root_of(void *context, const struct relation *rel, struct writer *schema,
+                    struct writer *name)
+{
+    char oid[16];
+    (void)snprintf(oid, sizeof oid, "%u", rel->id);
+    const char *values[] = {oid};
+    cleanup_with(pg_result_drop) PGresult *res = NULL;
+    if (!ask_source(context,
+                    "with recursive up(oid, level) as (select $1::oid, 0 union all select "
+                    "i.inhparent, level + 1 from up join pg_inherits i on i.inhrelid = up.oid "
+                    "join pg_class c on c.oid = i.inhparent and c.relkind = 'p') "
+                    "select n.nspname, c.relname from up join pg_class c on c.oid = up.oid "
+                    "join pg_namespace n on n.oid = c.relnamespace where level > 0 "
+                    "order by level desc limit 1",
+                    1, values, &res))
+        return false;
+    writer_text(schema, PQgetvalue(res, 0, 0));
+    writer_text(name, PQgetvalue(res, 0, 1));
+    return true;
+}
+
+static bool type_name(void *context, uint32_t type, int32_t typmod, struct writer *out)
+{
+    char oid[16];
+    char mod[16];
+    (void)snprintf(oid, sizeof oid, "%u", type);
+    (void)snprintf(mod, sizeof mod, "%d", typmod);
+    const char *values[] = {oid, mod};
+    cleanup_with(pg_result_drop) PGresult *res = NULL;
+    if (!ask_source(context, "select format_type($1::oid, $2::int4)", 2, values, &res))
+        return false;
+    writer_text(out, PQgetvalue(res, 0, 0));
+    return true;
+}
+
+/* ---- bindings and statements ---- */
+
+bool session_binding(struct session *s, const struct relation *rel, struct binding **out,
+                     struct error *err)
+{
+    *out = map_get(&s->bindings, rel->version);
+    if (*out != NULL)
+        return true;
+    if (s->side == NULL || PQstatus(s->side) == CONNECTION_BAD) {
+        pg_close(&s->side);
+        TRY(pg_connect(s->options.target, PG_QUERY, s->key.migration, CONNECT_TIMEOUT_S,
+                       &s->side, err));
+    }
+    struct binding_source from = {.green = s->side,
+                                  .options = s->options.options,
+                                  .root_of = root_of,
+                                  .type_name = type_name,
+                                  .context = s};
+    TRY(binding_new(&from, rel, out, err));
+    s->defers = s->defers || (*out)->deferrable;
+    map_put(&s->bindings, rel->version, *out);
+    return true;
+}
+
+bool session_names_statement(struct session *s, struct statement *st, char *name, size_t size,
+                             uint32_t *types)
+{
+    if (st->number == 0)
+        st->number = ++s->statements;
+    (void)snprintf(name, size, "t%llu", (unsigned long long)st->number);
+    if (st->connection == s->connection)
+        return false;
+    for (uint16_t i = 0; i < st->param_count; i++)
+        types[i] = st->params[i].type;
+    return true;
+}
+
+static void make_room(struct session *s, size_t count)
+{
+    if (count <= s->param_room)
+        return;
+    s->param_room = count * 2;
+    s->offsets = realloc(s->offsets, s->param_room * sizeof *s->offsets);
+    s->pointers = realloc(s->pointers, s->param_room * sizeof *s->pointers);
+    check(s->offsets != NULL && s->pointers != NULL);
+}
+
+static void put_single(struct writer *w, const struct datum *value)
+{
+    check(value->kind == DATUM_TEXT);
+    writer_bytes(w, value->value);
+}
+
+void session_values(struct session *s, const struct statement *st, const struct tuple *before,
+                    const struct tuple *after, uint32_t count)
+{
+    static const size_t is_null = SIZE_MAX;
+    make_room(s, st->param_count + 1u);
+    writer_clear(&s->values);
+    for (uint16_t i = 0; i < st->param_count; i++) {
+        const struct tuple *rows = st->params[i].from_before ? before : after;
+        uint16_t column = st->params[i].column;
+        s->offsets[i] = s->values.len;
+        if (st->many)
+            literal_column(&s->values, rows, count, column);
+        else if (rows->datums[column].kind == DATUM_NULL)
+            s->offsets[i] = is_null;
+        else
+            put_single(&s->values, &rows->datums[column]);
+        writer_u8(&s->values, '\0');
+    }
+    for (uint16_t i = 0; i < st->param_count; i++)
+        s->pointers[i] =
+            s->offsets[i] == is_null ? NULL : (const char *)s->values.data + s->offsets[i];
+}
+
+bool session_truncate_sql(struct session *s, const struct change *change, struct writer *sql,
+                          struct error *err)
+{
+    writer_text(sql, "truncate ");
+    for (uint32_t i = 0; i < change->truncated_count; i++) {
+        struct binding *b;
+        TRY(session_binding(s, change->truncated[i], &b, err));
+        if (b->through_root)
+            return error_set(err, ERROR_SCHEMA,
+                             "partition %.*s was truncated on the source, but on the target it "
+                             "is only a part of %s",
+                             BYTES_ARG(change->truncated[i]->name), b->shown);
+        writer_printf(sql, "%s%s%s", i == 0 ? "" : ", ", b->only ? "only " : "", b->table);
+    }
+    writer_text(sql, change->restart_identity ? " restart identity" : " continue identity");
+    return true;
+}
