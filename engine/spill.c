@@ -113,7 +113,8 @@ bool spill_append(struct spill *s, struct bytes content, struct spill_block *blo
     cleanup_with(writer_release) struct writer stored = {0};
     spill_pack(content, &stored, block);
     block->offset = s->end;
-    /* From the end as we know it: a write that failed half-way may have left bytes behind it. */
+    /* From the end as we know it: a write that failed half-way may have left bytes behind it.
+     */
     if (lseek(s->fd, (off_t)s->end, SEEK_SET) < 0)
         return error_set(err, ERROR_DISK, "seek in %s: %s", s->path, strerror(errno));
     if (!file_write_all(s->fd, stored.data, stored.len, err))
