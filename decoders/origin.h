@@ -29,6 +29,8 @@ struct origin_ops {
      * invalidated although the migration began. */
     bool (*find)(struct origin *o, struct stream_identity *identity, bool *found,
                  struct error *err);
+    /* Whether anything of the migration is there. Changes nothing. */
+    bool (*exists)(struct origin *o, bool *exists, struct error *err);
     /* Makes what the stream needs and starts it. *snapshot (text, the copy driver's) sees
      * exactly what was committed before identity->start, and can be used until
      * release_snapshot(). */
