@@ -1,4 +1,5 @@
-/* The checkpoint on a PostgreSQL target: one row of teal.checkpoint a feed. Layout: FORMATS.md. */
+/* The checkpoint on a PostgreSQL target: one row of teal.checkpoint a feed. Layout: FORMATS.md.
+ */
 #ifndef CHECKPOINT_POSTGRES_H
 #define CHECKPOINT_POSTGRES_H
 
@@ -26,8 +27,8 @@ must_check bool checkpoint_claim(PGconn *pg, const struct checkpoint_key *key,
                                  struct error *err);
 
 /* The first statement of every transaction of ours, and so its marker: moves the row from one
- * seq to the next, or fails with SQLSTATE 22012 if the epoch or the seq is not the expected one.
- * Parameters: migration, feed, epoch, seq before, seq, pos, commit_time_us. */
+ * seq to the next, or fails with SQLSTATE 22012 if the epoch or the seq is not the expected
+ * one. Parameters: migration, feed, epoch, seq before, seq, pos, commit_time_us. */
 extern const char checkpoint_move_sql[];
 
 #endif

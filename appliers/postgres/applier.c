@@ -137,7 +137,8 @@ static bool send_move(struct session *s, uint64_t from_seq, const struct checkpo
     (void)snprintf(time, sizeof time, "%" PRId64, to->commit_time_us);
     const char *values[] = {s->key.migration, s->key.feed, epoch, from, seq,
                             to->pos.text,     time};
-    struct expectation e = {.rows = 1, .what = "teal.checkpoint", .bytes = 128};
+    struct expectation e = {
+        .rows = 1, .what = "teal.checkpoint", .is_move = true, .bytes = 128};
     return pipeline_send(&s->pipeline, "teal_move", (int)array_count(values), values, &e, err);
 }
 

@@ -93,10 +93,17 @@ static void judge(struct pipeline *p, PGresult *res)
             error_set(&p->failure, ERROR_CONFLICT, "the target rolled the transaction back");
         return;
     }
-    if (status == PGRES_PIPELINE_ABORTED)
+    if (status == PGRES_PIPELINE_ABORTED) {
         error_set(&p->failure, ERROR_RETRY, "an earlier statement failed");
-    else if (!pg_failed(p->pg, res, &p->failure) && e->what != NULL)
+        return;
+    }
+    pg_failed(p->pg, res, &p->failure);
+    if (e->is_move && strcmp(p->failure.sqlstate, "22012") == 0) {
+        error_clear(&p->failure);
+        error_set(&p->failure, ERROR_RETRY, "the checkpoint is not where we left it");
+    } else if (e->what != NULL) {
         error_wrap(&p->failure, "%s", e->what);
+    }
 }
 
 /* Takes in all results that have arrived. A statement's results end with a NULL; a sync's do

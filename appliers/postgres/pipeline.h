@@ -17,6 +17,7 @@ struct expectation {
     uint64_t commit;  /* Not 0: this is the commit of that seq. */
     const char *what; /* Of what table, for the error; outlives the result. */
     bool is_sync;
+    bool is_move;   /* Of the checkpoint, which refuses by dividing by zero. */
     uint32_t bytes; /* Sent with it. */
 };
 

@@ -214,6 +214,13 @@ static bool settle_use(PGconn *pg, enum pg_use use, struct error *err)
     return become_replica(pg, err);
 }
 
+/* Notices are for people at a terminal. */
+static void drop_notice(void *context, const PGresult *res)
+{
+    (void)context;
+    (void)res;
+}
+
 static PGconn *start(const char *conninfo, enum pg_use use, const char *name,
                      const char *options)
 {
@@ -231,6 +238,7 @@ static PGconn *start(const char *conninfo, enum pg_use use, const char *name,
     PGconn *pg = PQconnectStartParams(keys, values, 1);
     check(pg != NULL);
     (void)PQsetErrorVerbosity(pg, PQERRORS_VERBOSE);
+    (void)PQsetNoticeReceiver(pg, drop_notice, NULL);
     return pg;
 }
 
