@@ -46,17 +46,18 @@ static bool prepare_fixed(struct session *s, struct error *err)
     return true;
 }
 
+/* On the side connection: a claim that green forgot would look like another engine's. */
 static bool read_claim(struct session *s, bool claim, struct checkpoint *found,
                        struct error *err)
 {
     if (claim) {
-        TRY(checkpoint_prepare(s->pg, err));
-        TRY(checkpoint_claim(s->pg, &s->key, &s->options.start, found, err));
+        TRY(checkpoint_prepare(s->side, err));
+        TRY(checkpoint_claim(s->side, &s->key, &s->options.start, found, err));
         s->epoch = found->epoch;
         return true;
     }
     bool exists;
-    TRY(checkpoint_read(s->pg, &s->key, found, &exists, err));
+    TRY(checkpoint_read(s->side, &s->key, found, &exists, err));
     if (!exists)
         return error_set(err, ERROR_LOST,
                          "the checkpoint of migration %s is gone from the target",
@@ -188,13 +189,21 @@ static bool session_collect(struct applier *a, int wait_ms, uint64_t *committed,
     return ok;
 }
 
+/* What was sent behind the statement that failed was skipped, and that may be the preparing of
+ * others: none is taken for prepared any more. */
 static void session_rollback(struct applier *a)
 {
     struct session *s = session_of(a);
-    bool ok = s->pg != NULL && (!s->in_pipeline || pipeline_abandon(&s->pipeline));
+    bool piped = s->in_pipeline;
+    bool ok = s->pg != NULL && (!piped || pipeline_abandon(&s->pipeline));
     s->in_pipeline = false;
     struct error unheard = {0};
-    if (!ok || !pg_execute(s->pg, "rollback", &unheard))
+    ok = ok && pg_execute(s->pg, "rollback", &unheard);
+    if (ok && piped) {
+        s->connection++;
+        ok = pg_execute(s->pg, "deallocate all", &unheard) && prepare_fixed(s, &unheard);
+    }
+    if (!ok)
         disconnect(s);
 }
 
@@ -251,7 +260,8 @@ static bool send_statement(struct session *s, struct binding *b, struct statemen
 static bool send_insert(struct session *s, struct binding *b, const struct batch *batch,
                         struct error *err)
 {
-    struct statement *st = statement_get(b, STATEMENT_INSERT, batch->count > 1, NULL, NULL);
+    struct statement *st =
+        statement_get(b, STATEMENT_INSERT, DEMAND_NOTHING, batch->count > 1, NULL, NULL);
     uint32_t step = st->param_count == 0 ? 1 : batch->count; /* A table without columns. */
     for (uint32_t i = 0; i < batch->count; i += step) {
         session_values(s, st, NULL, &batch->after[i], step);
@@ -264,42 +274,15 @@ static bool send_delete(struct session *s, struct binding *b, const struct batch
                         struct error *err)
 {
     bool many = batch->count > 1 && b->by_key;
+    enum statement_demand demand = batch->kind == BATCH_ABSENT ? DEMAND_NONE : DEMAND_EACH;
     uint32_t step = many ? batch->count : 1;
     for (uint32_t i = 0; i < batch->count; i += step) {
         struct statement *st =
-            statement_get(b, STATEMENT_DELETE, many, NULL, &batch->before[i]);
+            statement_get(b, STATEMENT_DELETE, demand, many, NULL, &batch->before[i]);
         session_values(s, st, &batch->before[i], NULL, step);
-        TRY(send_statement(s, b, st, batch->kind == BATCH_ABSENT ? 0 : step, err));
+        TRY(send_statement(s, b, st, 1, err)); /* The count, judged. */
     }
     return true;
-}
-
-/* A key that only green may assign cannot be set: the row moves by going and coming again. */
-static bool moves_assigned_key(const struct binding *b, const struct tuple *before,
-                               const struct tuple *after)
-{
-    for (uint16_t i = 0; i < b->relation->column_count; i++) {
-        const struct target_column *c = &b->columns[i];
-        if (c->mapped && c->is_always && after->datums[i].kind == DATUM_TEXT &&
-            before->datums[i].kind == DATUM_TEXT &&
-            !bytes_equal(before->datums[i].value, after->datums[i].value))
-            return true;
-    }
-    return false;
-}
-
-static bool send_replace(struct session *s, struct binding *b, const struct tuple *before,
-                         const struct tuple *after, struct error *err)
-{
-    for (uint16_t i = 0; i < after->count; i++)
-        if (after->datums[i].kind == DATUM_UNCHANGED)
-            return error_set(err, ERROR_CONFLICT, "%s: the row has to be made anew", b->shown);
-    struct batch gone = {
-        .kind = BATCH_DELETE, .relation = b->relation, .count = 1, .before = before};
-    struct batch come = {
-        .kind = BATCH_INSERT, .relation = b->relation, .count = 1, .after = after};
-    TRY(send_delete(s, b, &gone, err));
-    return send_insert(s, b, &come, err);
 }
 
 static bool send_update(struct session *s, struct binding *b, const struct batch *batch,
@@ -313,15 +296,10 @@ static bool send_update(struct session *s, struct binding *b, const struct batch
     for (uint32_t i = 0; ok && i < batch->count; i += step) {
         const struct tuple *before = &batch->before[i];
         const struct tuple *after = &batch->after[i];
-        if (!many && moves_assigned_key(b, before, after)) {
-            ok = send_replace(s, b, before, after, err);
-            continue;
-        }
-        bool sets = statement_set_columns(b, before, after, set) > 0;
-        struct statement *st = statement_get(b, sets ? STATEMENT_UPDATE : STATEMENT_LOOK, many,
-                                             sets ? set : NULL, before);
+        enum statement_kind kind = statement_for_update(b, before, after, set);
+        struct statement *st = statement_get(b, kind, DEMAND_EACH, many, set, before);
         session_values(s, st, before, after, step);
-        ok = send_statement(s, b, st, step, err);
+        ok = send_statement(s, b, st, 1, err);
     }
     free(set);
     return ok;

@@ -72,22 +72,42 @@ static int find_column(const PGresult *res, const char *name)
     return -1;
 }
 
-static bool lacks_column(const struct binding_source *from, const struct binding *b,
-                         const struct column *column, const char *name, struct error *err)
+/* The column as the source has it, with what rows that are older than it read there. */
+static bool put_column_type(const struct binding_source *from, const struct binding *b,
+                            const struct column *column, struct writer *out)
 {
-    struct writer type = {0};
+    bool exact = false;
+    if (from->column_type != NULL &&
+        from->column_type(from->context, b->relation, column->name, out, &exact))
+        return exact;
     if (from->type_name == NULL ||
-        !from->type_name(from->context, column->type, column->typmod, &type))
-        writer_text(&type, "<its type on the source>");
-    struct writer quoted = {0};
-    pg_quote_name(&quoted, text_bytes(name));
-    error_set(err, ERROR_SCHEMA, "table %s has no column %s on the target, but the source has",
-              b->shown, name);
-    error_hint(err, "ALTER TABLE %s ADD COLUMN %s %s;", b->table, writer_cstr(&quoted),
-               writer_cstr(&type));
-    writer_release(&quoted);
-    writer_release(&type);
+        !from->type_name(from->context, column->type, column->typmod, out))
+        writer_text(out, "<its type on the source>");
     return false;
+}
+
+/* True if the target has the column now. */
+static bool add_column(const struct binding_source *from, const struct binding *b,
+                       const struct column *column, const char *name, struct error *err)
+{
+    struct writer sql = {0};
+    writer_printf(&sql, "ALTER TABLE %s ADD COLUMN ", b->table);
+    pg_quote_name(&sql, text_bytes(name));
+    writer_text(&sql, " ");
+    bool exact = put_column_type(from, b, column, &sql);
+    bool mended = exact && from->mend != NULL && from->mend(from->context, writer_cstr(&sql));
+    if (!mended) {
+        error_set(err, ERROR_SCHEMA,
+                  "table %s has no column %s on the target, but the source has", b->shown,
+                  name);
+        error_hint(err, "%s;%s", writer_cstr(&sql),
+                   exact || from->column_type == NULL
+                       ? ""
+                       : " -- the rows that were there before got values of their own on the "
+                         "source, which are not in the stream: copy them");
+    }
+    writer_release(&sql);
+    return mended;
 }
 
 /* Whether text of one built-in type is always accepted, unchanged, by another. */
@@ -150,8 +170,9 @@ static bool read_column(const struct binding_source *from, struct binding *b,
     return true;
 }
 
+/* *again: a column was added, the catalogue has to be read again. */
 static bool read_columns(const struct binding_source *from, struct binding *b,
-                         const PGresult *res, bool *taken, struct error *err)
+                         const PGresult *res, bool *taken, bool *again, struct error *err)
 {
     const struct relation *rel = b->relation;
     const struct table_options *map = options_table(from->options, rel->schema, rel->name);
@@ -162,21 +183,27 @@ static bool read_columns(const struct binding_source *from, struct binding *b,
         int row = find_column(res, name);
         if (row < 0 && from->options->ddl_policy == DDL_IGNORE)
             continue;
-        if (row < 0)
-            return lacks_column(from, b, &rel->columns[i], name, err);
+        if (row < 0) {
+            *again = add_column(from, b, &rel->columns[i], name, err);
+            return *again;
+        }
         taken[row] = true;
         TRY(read_column(from, b, &rel->columns[i], res, row, &b->columns[i], err));
     }
     return true;
 }
 
-static bool check_extra(const struct binding *b, const PGresult *res, const bool *taken,
-                        struct error *err)
+static bool take_extra(struct binding *b, const PGresult *res, const bool *taken,
+                       struct error *err)
 {
+    b->extra = arena_array(&b->arena, struct bytes, (size_t)PQntuples(res) + 1);
     for (int row = 0; row < PQntuples(res); row++) {
-        if (taken[row] || !pg_bool(res, row, COL_NEEDS_VALUE))
+        if (taken[row] || pg_bool(res, row, COL_GENERATED))
             continue;
         const char *name = PQgetvalue(res, row, COL_NAME);
+        b->extra[b->extra_count++] = text_bytes(arena_text(&b->arena, text_bytes(name)));
+        if (!pg_bool(res, row, COL_NEEDS_VALUE))
+            continue;
         error_set(err, ERROR_SCHEMA,
                   "column %s of table %s is NOT NULL without a default on "
                   "the target, and the source does not have it",
@@ -277,12 +304,19 @@ static bool bind(const struct binding_source *from, struct binding *b, struct er
     (void)snprintf(sql, sizeof sql, columns_sql,
                    knows_generated ? "a.attgenerated <> ''" : "false");
     const char *oid = PQgetvalue(table, 0, 0);
+    bool again = true;
     cleanup_with(pg_result_drop) PGresult *res = NULL;
-    TRY(pg_query(from->green, sql, 1, &oid, &res, err));
-    b->columns = arena_array(&b->arena, struct target_column, b->relation->column_count + 1u);
-    bool *taken = arena_array(&b->arena, bool, (size_t)PQntuples(res) + 1);
-    TRY(read_columns(from, b, res, taken, err));
-    TRY(check_extra(b, res, taken, err));
+    bool *taken = NULL;
+    while (again) {
+        again = false;
+        pg_result_drop(&res);
+        TRY(pg_query(from->green, sql, 1, &oid, &res, err));
+        b->columns =
+            arena_array(&b->arena, struct target_column, b->relation->column_count + 1u);
+        taken = arena_array(&b->arena, bool, (size_t)PQntuples(res) + 1);
+        TRY(read_columns(from, b, res, taken, &again, err));
+    }
+    TRY(take_extra(b, res, taken, err));
     return choose_match(b, res, err);
 }
 

@@ -34,6 +34,8 @@ struct binding {
     bool by_key; /* Matched columns are a key; else the whole row, and duplicates may be. */
     bool through_root;             /* The partition is not on green; its root is. */
     struct target_column *columns; /* As many as the relation has. */
+    uint16_t extra_count;
+    struct bytes *extra; /* Green's other columns, without those that it computes. */
     struct statement *statements;
     struct binding *next;
 };
@@ -46,6 +48,12 @@ struct binding_source {
     bool (*root_of)(void *context, const struct relation *rel, struct writer *schema,
                     struct writer *name);
     bool (*type_name)(void *context, uint32_t type, int32_t typmod, struct writer *out);
+    /* "integer DEFAULT '7' NOT NULL": what makes a column in which the rows that are there read
+     * as on the source. *exact false: they do not, the source gave each a value of its own. */
+    bool (*column_type)(void *context, const struct relation *rel, struct bytes name,
+                        struct writer *out, bool *exact);
+    /* Runs a statement that mends the target; NULL unless the operator wants that. */
+    bool (*mend)(void *context, const char *sql);
     void *context;
 };
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "appliers/postgres/clash.h"
 #include "appliers/postgres/session.h"
 
 enum {
@@ -112,67 +113,6 @@ static bool try_run(struct row *row, struct statement *st, const struct tuple *b
 static bool is_clash(const struct error *err)
 {
     return strcmp(err->sqlstate, "23505") == 0 || strcmp(err->sqlstate, "23P01") == 0;
-}
-
-/* ---- making way ---- */
-
-/* The columns of the unique constraint or index `name` on the row's table. */
-static bool clash_columns(struct row *row, const char *name, PGresult **out, struct error *err)
-{
-    const char *values[] = {row->binding->table, name};
-    return pg_query(row->s->pg,
-                    "select a.attname from pg_class c join pg_index i on i.indexrelid = c.oid "
-                    "cross join unnest(i.indkey::int2[]) with ordinality k(n, at) "
-                    "join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.n "
-                    "where i.indrelid in (select relid from pg_partition_tree($1::regclass) "
-                    "union select $1::regclass) and c.relname = $2 and k.at <= i.indnkeyatts "
-                    "order by k.at",
-                    2, values, out, err);
-}
-
-static int column_named(const struct binding *b, const char *name)
-{
-    struct bytes wanted = {(const uint8_t *)name, strlen(name)};
-    for (uint16_t i = 0; i < b->relation->column_count; i++)
-        if (b->columns[i].mapped && bytes_equal(b->columns[i].name, wanted))
-            return i;
-    return -1;
-}
-
-/* Deletes the row that holds the unique values which this one must have. */
-static bool make_way(struct row *row, const char *constraint, struct error *err)
-{
-    cleanup_with(pg_result_drop) PGresult *columns = NULL;
-    TRY(clash_columns(row, constraint, &columns, err));
-    struct writer sql = {0};
-    struct writer texts = {0};
-    const char *values[32] = {0};
-    size_t offsets[32] = {0};
-    int count = PQntuples(columns);
-    bool known = count > 0 && count <= 32;
-    writer_printf(&sql, "delete from %s where ", row->binding->table);
-    for (int i = 0; known && i < count; i++) {
-        int at = column_named(row->binding, PQgetvalue(columns, i, 0));
-        known = at >= 0 && row->after.datums[at].kind == DATUM_TEXT;
-        if (!known)
-            break;
-        writer_text(&sql, i == 0 ? "" : " and ");
-        pg_quote_name(&sql, row->binding->columns[at].name);
-        writer_printf(&sql, " = $%d", i + 1);
-        offsets[i] = texts.len;
-        writer_bytes(&texts, row->after.datums[at].value);
-        writer_u8(&texts, '\0');
-    }
-    for (int i = 0; known && i < count; i++)
-        values[i] = (const char *)texts.data + offsets[i];
-    bool ok = known ? pg_query(row->s->pg, writer_cstr(&sql), count, values, NULL, err)
-                    : error_set(err, ERROR_CONFLICT,
-                                "table %s: cannot tell which row stands in "
-                                "the way of constraint %s",
-                                row->binding->shown, constraint);
-    writer_release(&sql);
-    writer_release(&texts);
-    return ok;
 }
 
 /* ---- completing a row from the source ---- */
@@ -287,20 +227,23 @@ static bool run_making_way(struct row *row, struct statement *st, int64_t *rows,
         *rows = 0;
         if (row->mode == ROW_SKIP)
             return true;
-        TRY(make_way(row, constraint, err));
+        const struct tuple *stays = row->change->kind == CHANGE_UPDATE ? row->key : NULL;
+        TRY(clash_make_way(row->s->pg, row->binding, constraint, stays, &row->after, err));
     }
 }
 
 static bool insert_row(struct row *row, struct error *err)
 {
     int64_t rows;
-    struct statement *st = statement_get(row->binding, STATEMENT_INSERT, false, NULL, NULL);
+    struct statement *st =
+        statement_get(row->binding, STATEMENT_INSERT, DEMAND_NOTHING, false, NULL, NULL);
     return run_making_way(row, st, &rows, "insert exists", err);
 }
 
 static bool delete_row(struct row *row, int64_t *rows, struct error *err)
 {
-    struct statement *st = statement_get(row->binding, STATEMENT_DELETE, false, NULL, row->key);
+    struct statement *st =
+        statement_get(row->binding, STATEMENT_DELETE, DEMAND_NOTHING, false, NULL, row->key);
     return run(row, st, row->key, NULL, rows, err);
 }
 
@@ -309,40 +252,25 @@ static bool update_existing(struct row *row, int64_t *rows, struct error *err)
     struct binding *b = row->binding;
     uint8_t *set = calloc(b->relation->column_count + 1u, 1);
     check(set != NULL);
-    bool sets = statement_set_columns(b, row->key, &row->after, set) > 0;
-    struct statement *st = statement_get(b, sets ? STATEMENT_UPDATE : STATEMENT_LOOK, false,
-                                         sets ? set : NULL, row->key);
+    enum statement_kind kind = statement_for_update(b, row->key, &row->after, set);
+    struct statement *st = statement_get(b, kind, DEMAND_NOTHING, false, set, row->key);
     free(set);
     return run_making_way(row, st, rows, "update exists", err);
-}
-
-static bool assigned_key_moves(const struct row *row)
-{
-    for (uint16_t i = 0; i < row->after.count; i++)
-        if (row->binding->columns[i].is_always && row->after.datums[i].kind == DATUM_TEXT &&
-            row->key->datums[i].kind == DATUM_TEXT &&
-            !bytes_equal(row->after.datums[i].value, row->key->datums[i].value))
-            return true;
-    return false;
 }
 
 static bool update_row(struct row *row, struct error *err)
 {
     int64_t rows;
-    bool replace = assigned_key_moves(row);
-    TRY(replace ? delete_row(row, &rows, err) : update_existing(row, &rows, err));
+    TRY(update_existing(row, &rows, err));
     if (rows > 1)
         return error_set(err, ERROR_CONFLICT, "table %s: %lld rows have one key",
                          row->binding->shown, (long long)rows);
-    if (rows == 1 && !replace)
+    bool skipped = row->mode == ROW_SKIP && row->result->conflict != NULL;
+    if (rows == 1 || skipped)
         return true;
-    if (rows == 0) {
-        if (row->result->conflict != NULL) /* Skipped for a clash. */
-            return true;
-        TRY(conflict(row, "update missing", row->key, err));
-        if (row->mode == ROW_SKIP)
-            return true;
-    }
+    TRY(conflict(row, "update missing", row->key, err));
+    if (row->mode == ROW_SKIP)
+        return true;
     bool exists;
     TRY(complete(row, &exists, err));
     return !exists || insert_row(row, err);
@@ -375,6 +303,18 @@ static bool apply_one(struct row *row, struct error *err)
     check_failed(__FILE__, __LINE__, "change kind");
 }
 
+/* What the server refused is a conflict like another: of a table and a row, with a way out. The
+ * hint held the constraint's name until now. */
+static void name_refusal(struct row *row, struct error *err)
+{
+    bool deletes = row->change->kind == CHANGE_DELETE;
+    name_row(row, deletes ? row->key : &row->after);
+    (void)error_wrap(err, "table %s, row %s", row->binding->shown, row->result->key);
+    (void)error_hint(err,
+                     "Let the target's table take the row (its types, labels and constraints "
+                     "as the source has them); teal tries again by itself.");
+}
+
 bool session_apply_row(struct session *s, const struct change *change, enum row_mode mode,
                        struct row_result *result, struct error *err)
 {
@@ -390,8 +330,8 @@ bool session_apply_row(struct session *s, const struct change *change, enum row_
         return error_set(err, ERROR_DATA, "table %s: a change without an identity",
                          row.binding->shown);
     bool ok = apply_one(&row, err);
-    if (!ok && err->hint[0] != '\0' && is_clash(err))
-        err->hint[0] = '\0'; /* It held the constraint's name. */
+    if (!ok && err->sqlstate[0] == '2' && change->kind != CHANGE_TRUNCATE)
+        name_refusal(&row, err);
     row_release(&row);
     return ok;
 }

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/base/log.h"
+
 enum { CONNECT_TIMEOUT_S = 10 };
 
 bool session_source(struct session *s, PGconn **out, struct error *err)
@@ -65,6 +67,75 @@ static bool type_name(void *context, uint32_t type, int32_t typmod, struct write
     return true;
 }
 
+static const char column_sql[] =
+    "select format_type(a.atttypid, a.atttypmod), a.attnotnull, %s, "
+    "case when %s then false else d.adbin is not null end, "
+    "case when co.collname is not null and a.attcollation <> t.typcollation then "
+    "quote_ident(cn.nspname) || '.' || quote_ident(co.collname) end "
+    "from pg_attribute a join pg_type t on t.oid = a.atttypid "
+    "left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum "
+    "left join pg_collation co on co.oid = a.attcollation "
+    "left join pg_namespace cn on cn.oid = co.collnamespace "
+    "where a.attrelid = $1::oid and a.attname = $2 and a.attnum > 0 and not a.attisdropped";
+
+/* Since PostgreSQL 11 a column added with a default is not written into the rows: the catalogue
+ * holds what they read as. */
+static bool column_type(void *context, const struct relation *rel, struct bytes name,
+                        struct writer *out, bool *exact)
+{
+    struct session *s = context;
+    struct error unheard = {0};
+    PGconn *pg;
+    char sql[sizeof column_sql + 160];
+    char oid[16];
+    struct writer column = {0};
+    cleanup_with(pg_result_drop) PGresult *res = NULL;
+    if (!session_source(s, &pg, &unheard))
+        return false;
+    bool knows = PQserverVersion(pg) >= 110000;
+    (void)snprintf(sql, sizeof sql, column_sql,
+                   knows
+                       ? "case when a.atthasmissing then (a.attmissingval::text::text[])[1] end"
+                       : "null::text",
+                   knows ? "a.atthasmissing" : "false");
+    (void)snprintf(oid, sizeof oid, "%u", rel->id);
+    writer_bytes(&column, name);
+    const char *values[] = {oid, writer_cstr(&column)};
+    bool ok = ask_source(s, sql, 2, values, &res);
+    writer_release(&column);
+    if (!ok)
+        return false;
+    writer_text(out, PQgetvalue(res, 0, 0));
+    if (!PQgetisnull(res, 0, 4))
+        writer_printf(out, " COLLATE %s", PQgetvalue(res, 0, 4));
+    if (!PQgetisnull(res, 0, 2)) {
+        const char *missing = PQgetvalue(res, 0, 2);
+        writer_text(out, " DEFAULT ");
+        pg_quote_literal(out, (struct bytes){(const uint8_t *)missing, strlen(missing)});
+    }
+    if (pg_bool(res, 0, 1))
+        writer_text(out, " NOT NULL");
+    *exact = !pg_bool(res, 0, 3);
+    return true;
+}
+
+/* The lock it needs may be held by what we have in flight ourselves: then it gives up, the
+ * group is rolled back, and the next attempt finds nothing in its way. */
+static bool mend(void *context, const char *sql)
+{
+    struct session *s = context;
+    struct error err = {0};
+    struct writer all = {0};
+    writer_printf(&all, "set lock_timeout = '2s'; %s; reset lock_timeout", sql);
+    bool ok = pg_execute(s->side, writer_cstr(&all), &err);
+    writer_release(&all);
+    if (ok)
+        log_event("ddl.forwarded", LOG_INFO, "statement=\"%s\"", sql);
+    else
+        log_error("ddl.not_forwarded", LOG_WARN, &err);
+    return ok;
+}
+
 /* ---- bindings and statements ---- */
 
 bool session_binding(struct session *s, const struct relation *rel, struct binding **out,
@@ -73,16 +144,18 @@ bool session_binding(struct session *s, const struct relation *rel, struct bindi
     *out = map_get(&s->bindings, rel->version);
     if (*out != NULL)
         return true;
-    if (s->side == NULL || PQstatus(s->side) == CONNECTION_BAD) {
-        pg_close(&s->side);
-        TRY(pg_connect(s->options.target, PG_QUERY, s->key.migration, CONNECT_TIMEOUT_S,
-                       &s->side, err));
-    }
+    /* Only with the other: to a target that died meanwhile, this one alone would lie of its
+     * disk. */
+    if (s->side == NULL || PQstatus(s->side) == CONNECTION_BAD)
+        return error_set(err, ERROR_RETRY, "the connection to the target was lost");
     struct binding_source from = {.green = s->side,
                                   .options = s->options.options,
                                   .root_of = root_of,
                                   .type_name = type_name,
+                                  .column_type = column_type,
                                   .context = s};
+    if (s->options.options->ddl_policy == DDL_FORWARD)
+        from.mend = mend;
     TRY(binding_new(&from, rel, out, err));
     s->defers = s->defers || (*out)->deferrable;
     map_put(&s->bindings, rel->version, *out);

@@ -18,7 +18,7 @@ struct session {
     PGconn *other; /* Asks the source; opened when first needed. */
     struct pipeline pipeline;
     bool in_pipeline;
-    uint64_t connection; /* Numbers pg's connections: a statement is prepared once on each. */
+    uint64_t connection; /* Grows whenever no statement is prepared any more. */
     uint64_t statements; /* Numbers statements. */
     uint64_t epoch;
     bool defers;         /* Some table applied to has a deferrable constraint. */

@@ -19,20 +19,28 @@ static bool same_datum(const struct datum *a, const struct datum *b)
     return a->kind == b->kind && bytes_equal(a->value, b->value);
 }
 
-uint16_t statement_set_columns(const struct binding *b, const struct tuple *before,
-                               const struct tuple *after, uint8_t *set)
+/* Only whole rows tell of a column outside the key whether it changed. */
+static bool is_kept(const struct binding *b, uint16_t column, const struct tuple *before,
+                    const struct tuple *after)
 {
-    uint16_t count = 0;
+    const struct target_column *c = &b->columns[column];
+    bool known = (b->by_key && c->matches) || (c->is_always && before->image == IMAGE_ROW);
+    return after->datums[column].kind == DATUM_UNCHANGED ||
+           (known && same_datum(&before->datums[column], &after->datums[column]));
+}
+
+enum statement_kind statement_for_update(const struct binding *b, const struct tuple *before,
+                                         const struct tuple *after, uint8_t *set)
+{
+    enum statement_kind kind = STATEMENT_LOOK;
     for (uint16_t i = 0; i < b->relation->column_count; i++) {
-        const struct target_column *c = &b->columns[i];
-        bool key_kept = b->by_key && c->matches &&
-                        (after->datums[i].kind == DATUM_UNCHANGED ||
-                         same_datum(&before->datums[i], &after->datums[i]));
-        set[i] =
-            c->mapped && !c->is_always && !key_kept && after->datums[i].kind != DATUM_UNCHANGED;
-        count = (uint16_t)(count + set[i]);
+        set[i] = b->columns[i].mapped && !is_kept(b, i, before, after);
+        if (set[i] && b->columns[i].is_always)
+            kind = STATEMENT_REPLACE;
+        else if (set[i] && kind == STATEMENT_LOOK)
+            kind = STATEMENT_UPDATE;
     }
-    return count;
+    return kind;
 }
 
 /* ---- pieces of text ---- */
@@ -186,9 +194,51 @@ static void put_set(struct build *b)
     }
 }
 
-/* In the many form the conditions are written before the FROM they refer to is known: they go
- * to a text of their own first. */
-static void build_changing(struct build *b, const char *head, const char *from)
+/* Every column that green does not compute. */
+static void put_all_columns(struct build *b)
+{
+    const char *comma = "";
+    for (uint16_t i = 0; i < b->binding->relation->column_count; i++) {
+        if (!b->binding->columns[i].mapped)
+            continue;
+        writer_text(&b->sql, comma);
+        put_column(b, i);
+        comma = ",";
+    }
+    for (uint16_t i = 0; i < b->binding->extra_count; i++) {
+        writer_text(&b->sql, comma);
+        pg_quote_name(&b->sql, b->binding->extra[i]);
+        comma = ",";
+    }
+}
+
+/* Their values in the row to come: what was sent, else what the row had. */
+static void put_all_values(struct build *b)
+{
+    const char *comma = "";
+    for (uint16_t i = 0; i < b->binding->relation->column_count; i++) {
+        if (!b->binding->columns[i].mapped)
+            continue;
+        writer_text(&b->sql, comma);
+        comma = ",";
+        if (b->statement->set[i]) {
+            put_value(b, i, add_param(b, i, false, param_type(b, i)));
+        } else {
+            writer_text(&b->sql, "t.");
+            put_column(b, i);
+        }
+    }
+    for (uint16_t i = 0; i < b->binding->extra_count; i++) {
+        writer_printf(&b->sql, "%st.", comma);
+        pg_quote_name(&b->sql, b->binding->extra[i]);
+        comma = ",";
+    }
+}
+
+/* In the many form what stands behind the FROM is written before the FROM is known: it goes to
+ * a text of its own first. */
+static void build_changing(struct build *b, const char *head, const char *from,
+                           const char *returning)
 {
     bool many = b->statement->many;
     writer_text(&b->sql, head);
@@ -200,25 +250,62 @@ static void build_changing(struct build *b, const char *head, const char *from)
     struct writer front = b->sql;
     b->sql = (struct writer){0};
     put_where(b);
-    struct writer where = b->sql;
+    if (returning != NULL) {
+        writer_text(&b->sql, returning);
+        put_all_values(b);
+    }
+    struct writer behind = b->sql;
     b->sql = front;
     if (many) {
         writer_text(&b->sql, from);
         put_unnest(b);
     }
-    writer_bytes(&b->sql, writer_view(&where));
-    writer_release(&where);
+    writer_bytes(&b->sql, writer_view(&behind));
+    writer_release(&behind);
+}
+
+/* One statement, so that the row that comes may have the unique values of the one that goes. */
+static void build_coming(struct build *b)
+{
+    writer_printf(&b->sql, "insert into %s (", b->binding->table);
+    put_all_columns(b);
+    writer_text(&b->sql, ") overriding system value select * from gone");
+}
+
+static void build_plain(struct build *b)
+{
+    switch (b->statement->kind) {
+    case STATEMENT_INSERT: build_insert(b); return;
+    case STATEMENT_UPDATE: build_changing(b, "update ", " from ", NULL); return;
+    case STATEMENT_DELETE: build_changing(b, "delete from ", " using ", NULL); return;
+    case STATEMENT_LOOK: build_changing(b, "select 1 from ", ", ", NULL); return;
+    case STATEMENT_REPLACE: build_coming(b); return;
+    }
+    check_failed(__FILE__, __LINE__, "statement kind");
 }
 
 static void build_text(struct build *b)
 {
-    switch (b->statement->kind) {
-    case STATEMENT_INSERT: build_insert(b); return;
-    case STATEMENT_UPDATE: build_changing(b, "update ", " from "); return;
-    case STATEMENT_DELETE: build_changing(b, "delete from ", " using "); return;
-    case STATEMENT_LOOK: build_changing(b, "select 1 from ", ", "); return;
+    const struct statement *s = b->statement;
+    const char *comma = "with ";
+    if (s->kind == STATEMENT_REPLACE) {
+        writer_text(&b->sql, "with gone as (");
+        build_changing(b, "delete from ", " using ", " returning ");
+        writer_text(&b->sql, ") ");
+        comma = ", ";
     }
-    check_failed(__FILE__, __LINE__, "statement kind");
+    if (s->demand == DEMAND_NOTHING) {
+        build_plain(b);
+        return;
+    }
+    check(s->kind != STATEMENT_INSERT);
+    writer_printf(&b->sql, "%stouched as (", comma);
+    build_plain(b);
+    writer_printf(&b->sql, "%s) select 1 / (count(*) = %s)::int from touched",
+                  s->kind == STATEMENT_LOOK ? "" : " returning 1",
+                  s->demand == DEMAND_NONE ? "0"
+                  : s->many                ? "cardinality($1)"
+                                           : "1");
 }
 
 static const uint8_t *copy_flags(struct binding *b, const uint8_t *flags)
@@ -228,11 +315,13 @@ static const uint8_t *copy_flags(struct binding *b, const uint8_t *flags)
 }
 
 static struct statement *statement_build(struct binding *binding, enum statement_kind kind,
-                                         bool many, const uint8_t *set, const uint8_t *nulls)
+                                         enum statement_demand demand, bool many,
+                                         const uint8_t *set, const uint8_t *nulls)
 {
     struct arena *a = &binding->arena;
     struct statement *s = arena_new(a, struct statement);
     s->kind = kind;
+    s->demand = demand;
     s->many = many;
     s->set = copy_flags(binding, set);
     s->nulls = copy_flags(binding, nulls);
@@ -258,11 +347,14 @@ static bool same_flags(const uint8_t *a, const uint8_t *b, size_t len)
     return a == NULL || b == NULL ? a == b : memcmp(a, b, len) == 0;
 }
 
-struct statement *statement_get(struct binding *b, enum statement_kind kind, bool many,
-                                const uint8_t *set, const struct tuple *before)
+struct statement *statement_get(struct binding *b, enum statement_kind kind,
+                                enum statement_demand demand, bool many, const uint8_t *set,
+                                const struct tuple *before)
 {
     uint16_t count = b->relation->column_count;
     uint8_t *nulls = NULL;
+    if (kind != STATEMENT_UPDATE && kind != STATEMENT_REPLACE)
+        set = NULL;
     if (kind != STATEMENT_INSERT && !b->by_key) {
         check(!many);
         nulls = calloc(count + 1u, 1);
@@ -271,11 +363,11 @@ struct statement *statement_get(struct binding *b, enum statement_kind kind, boo
             nulls[i] = before->datums[i].kind == DATUM_NULL;
     }
     struct statement *s = b->statements;
-    while (s != NULL && !(s->kind == kind && s->many == many &&
+    while (s != NULL && !(s->kind == kind && s->demand == demand && s->many == many &&
                           same_flags(s->set, set, count) && same_flags(s->nulls, nulls, count)))
         s = s->next;
     if (s == NULL)
-        s = statement_build(b, kind, many, set, nulls);
+        s = statement_build(b, kind, demand, many, set, nulls);
     free(nulls);
     return s;
 }

@@ -12,7 +12,16 @@ enum statement_kind {
     STATEMENT_INSERT,
     STATEMENT_UPDATE,
     STATEMENT_DELETE,
-    STATEMENT_LOOK, /* Counts the rows that match: an update that sets nothing. */
+    STATEMENT_LOOK,    /* Counts the rows that match: an update that sets nothing. */
+    STATEMENT_REPLACE, /* An update that the server refuses as one: the row goes and comes. */
+};
+
+/* How many rows a change must touch, asked by the statement itself: it divides by zero if it
+ * was another number. Its commit was sent behind it and must not happen then. */
+enum statement_demand {
+    DEMAND_NOTHING,
+    DEMAND_EACH, /* One row for each that was given. */
+    DEMAND_NONE, /* No row. */
 };
 
 struct statement_param {
@@ -24,8 +33,9 @@ struct statement_param {
 struct statement {
     struct statement *next;
     enum statement_kind kind;
+    enum statement_demand demand;
     bool many;
-    const uint8_t *set;   /* One byte a column: 1 if it is set (UPDATE). */
+    const uint8_t *set;   /* One byte a column: 1 if it is set (UPDATE, REPLACE). */
     const uint8_t *nulls; /* One byte a column: 1 if it must be NULL (whole-row match). */
     const char *sql;
     uint16_t param_count;
@@ -34,14 +44,16 @@ struct statement {
     uint64_t connection; /* The connection it is prepared on; 0: none. */
 };
 
-/* Which columns an update sets, into set[column_count]: what was sent, without the key unless
- * it changed, without what only green may set. Returns how many. `before` finds the row. */
-uint16_t statement_set_columns(const struct binding *b, const struct tuple *before,
-                               const struct tuple *after, uint8_t *set);
+/* How to update a row, and which columns that sets, into set[column_count]: what was sent,
+ * without the key unless it changed. An identity that is GENERATED ALWAYS cannot be set by an
+ * UPDATE. `before` finds the row; all rows of a batch are updated alike. */
+enum statement_kind statement_for_update(const struct binding *b, const struct tuple *before,
+                                         const struct tuple *after, uint8_t *set);
 
-/* Finds or builds. `set` as above (UPDATE, else NULL). `before` gives the NULLs of a whole-row
- * match, which is never many. */
-struct statement *statement_get(struct binding *b, enum statement_kind kind, bool many,
-                                const uint8_t *set, const struct tuple *before);
+/* Finds or builds. `set` as above (UPDATE and REPLACE, else ignored). `before` gives the NULLs
+ * of a whole-row match, which is never many. An insert has no demand: it fails by itself. */
+struct statement *statement_get(struct binding *b, enum statement_kind kind,
+                                enum statement_demand demand, bool many, const uint8_t *set,
+                                const struct tuple *before);
 
 #endif
