@@ -203,15 +203,26 @@ static void reading_failed(struct engine *e, const struct error *err)
 
 /* ---- applying ---- */
 
+/* Once, however often the change is tried again. */
+static void count_halt(struct engine *e, const struct error *err)
+{
+    pthread_mutex_lock(&e->lock);
+    bool news = strcmp(e->shared.halt.text, err->text) != 0;
+    e->shared.conflicts += news && err->kind == ERROR_CONFLICT;
+    pthread_mutex_unlock(&e->lock);
+}
+
 static void lane_failed(struct engine *e, const struct error *err)
 {
     if (lane_state(e->lane) == LANE_HALTED) {
         e->retry_at = clock_mono_us() + RETRY_EVERY_US;
+        count_halt(e, err);
         engine_set_halt(e, err);
         return;
     }
-    if (err->kind == ERROR_FENCED || err->kind == ERROR_LOST) {
-        engine_end(e, err);
+    if (err->kind == ERROR_FENCED || err->kind == ERROR_LOST || err->kind == ERROR_REWOUND) {
+        bool told_to = err->kind == ERROR_REWOUND && atomic_load(&e->stop);
+        engine_end(e, told_to ? NULL : err);
         return;
     }
     if (err->kind == ERROR_DATA) {

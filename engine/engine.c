@@ -18,7 +18,13 @@
 #include "engine/engine_inner.h"
 
 /* How the budget is shared out: of memory_max each takes its part at most. */
-enum { SPOOL_PART = 4, BUFFER_PART = 2, GROUP_PART = 64, GROUP_BYTES_MAX = 4 << 20 };
+enum {
+    DISK_PARTS = 4,
+    SPOOL_PART = 4,
+    BUFFER_PART = 2,
+    GROUP_PART = 64,
+    GROUP_BYTES_MAX = 4 << 20
+};
 
 /* ---- what the threads share ---- */
 
@@ -195,11 +201,13 @@ static bool spool_lost(const struct engine *e, const struct spool_extent *extent
  * which it checks when it is opened. */
 static bool open_spool(struct engine *e, struct error *err)
 {
+    uint64_t part = e->o->disk_max / DISK_PARTS;
     struct spool_options options = {
         .path = e->o->spool_path,
         .identity = e->identity.text,
         .memory_max = e->o->memory_max / SPOOL_PART,
         .disk_max = e->o->disk_max,
+        .segment_bytes = e->o->segment_bytes < part ? e->o->segment_bytes : part,
         .durable = e->o->ack == ACK_SPOOL,
     };
     TRY(spool_open(&options, &e->spool, err));

@@ -26,7 +26,7 @@ must_check bool engine_start(const struct engine_options *options, struct engine
                              struct error *err);
 
 /* Waits until the engine has ended, by engine_ask_stop() or by itself. True: it was told to and
- * all went well; else why. */
+ * all went well; else why. ERROR_REWOUND: another engine goes on where the target is. */
 must_check bool engine_wait(struct engine *e, struct error *err);
 bool engine_has_ended(struct engine *e);
 void engine_free(struct engine *e); /* After engine_wait(), or at once: then it is stopped. */

@@ -10,13 +10,14 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "engine/base/map.h"
 #include "engine/batch.h"
+#include "engine/judged.h"
 
 enum {
     IN_FLIGHT_MAX = 2,     /* Groups: one being answered while the next is being sent. */
     GROUP_TXNS_MAX = 2000, /* So that a failed group is replayed in bounded time. */
     BATCH_BYTES_MAX = 4 << 20,
+    CONFLICTS_MAX = 10000,
 };
 
 struct group {
@@ -28,12 +29,16 @@ struct group {
     struct checkpoint to;
     bool durable; /* Holds a barrier. */
     bool alone;   /* Holds changes that must be enforced: never as a batch. */
+    /* Made when it is first sent whole, and kept: that it was committed may be known only after
+     * other attempts to send it. */
+    struct tally tally;
+    bool is_tallied;
 };
 
-/* Changes of one relation in the groups sent, for the counters. */
-struct tally {
+/* A conflict that was got over, in a transaction that has not committed yet. */
+struct conflict {
     const struct relation *relation;
-    uint64_t changes;
+    struct row_result result;
 };
 
 struct lane {
@@ -42,7 +47,7 @@ struct lane {
     bool claimed;
     struct batcher *batcher;
     struct batch_sink sink;
-    struct judge *judge;
+    struct judged judged;
     struct group *first; /* Oldest not committed. */
     struct group *last;
     struct group *unsent; /* The first that is not in flight; NULL: all are. */
@@ -53,7 +58,11 @@ struct lane {
     struct checkpoint at;   /* The target's checkpoint, as far as known. */
     uint64_t passed;        /* Boundaries up to here need nothing further. */
     struct position passed_pos;
-    struct map tallies;
+    uint64_t beyond; /* The last boundary behind the queue: passed once that is empty. */
+    struct position beyond_pos;
+    struct conflict *conflicts;
+    size_t conflict_count;
+    size_t conflict_room;
     struct arena scratch; /* What the batcher's changes were read into. */
 };
 
@@ -82,6 +91,7 @@ static void group_free(struct group *g)
         txn_free(t);
         t = next;
     }
+    tally_clear(&g->tally);
     free(g);
 }
 
@@ -92,35 +102,46 @@ void lane_free(struct lane *l)
         group_free(l->first);
         l->first = next;
     }
-    size_t at = 0;
-    for (struct tally *t; (t = map_next(&l->tallies, &at)) != NULL;)
-        free(t);
-    map_release(&l->tallies);
     batcher_free(l->batcher);
+    free(l->conflicts);
+    judged_release(&l->judged);
     arena_clear(&l->scratch);
     free(l);
 }
 
-static void report_tallies(struct lane *l)
+/* A group that was committed against appearances, in an attempt before it was cut in two, is
+ * counted now. */
+static void tell_tally(struct lane *l, struct group *g)
 {
-    size_t at = 0;
-    for (struct tally *t; (t = map_next(&l->tallies, &at)) != NULL;) {
-        if (t->changes > 0)
-            l->options.counted(l->options.context, t->relation, t->changes);
-        t->changes = 0;
+    if (!g->is_tallied) {
+        tally_clear(&g->tally);
+        for (const struct txn *t = g->first; t != NULL; t = t->next)
+            judged_tally(&l->judged, t, &g->tally);
     }
+    tally_tell(&g->tally, l->options.context, l->options.counted);
 }
 
-static void tally(struct lane *l, const struct relation *rel)
+static void report_conflicts(struct lane *l)
 {
-    struct tally *t = map_get(&l->tallies, rel->version);
-    if (t == NULL) {
-        t = calloc(1, sizeof *t);
-        check(t != NULL);
-        t->relation = rel;
-        map_put(&l->tallies, rel->version, t);
+    for (size_t i = 0; i < l->conflict_count; i++)
+        l->options.conflict(l->options.context, l->conflicts[i].relation,
+                            &l->conflicts[i].result);
+    l->conflict_count = 0;
+}
+
+/* They are told when they are true: after the commit. A transaction with more of them than this
+ * tells the first ones early. */
+static void note_conflict(struct lane *l, const struct relation *rel,
+                          const struct row_result *result)
+{
+    if (l->conflict_count == CONFLICTS_MAX)
+        report_conflicts(l);
+    if (l->conflict_count == l->conflict_room) {
+        l->conflict_room = l->conflict_room == 0 ? 16 : l->conflict_room * 2;
+        l->conflicts = realloc(l->conflicts, l->conflict_room * sizeof *l->conflicts);
+        check(l->conflicts != NULL);
     }
-    t->changes++;
+    l->conflicts[l->conflict_count++] = (struct conflict){rel, *result};
 }
 
 /* The target has everything up to boundary `seq`. */
@@ -146,28 +167,14 @@ static void drop_committed(struct lane *l, uint64_t seq)
             l->passed = g->to.seq;
             l->passed_pos = g->to.pos;
         }
+        tell_tally(l, g);
         group_free(g);
+        report_conflicts(l);
     }
-    report_tallies(l);
+    lane_pass(l, l->beyond, &l->beyond_pos);
 }
 
-void lane_set_judge(struct lane *l, struct judge *judge) { l->judge = judge; }
-
-/* Whether some change of it must be enforced. Such a transaction goes row by row. */
-static bool needs_enforcing(struct lane *l, const struct txn *txn)
-{
-    if (l->judge == NULL)
-        return false;
-    struct txn_cursor c;
-    const struct change *change;
-    struct error unread = {0};
-    bool found = false;
-    txn_cursor_init(&c, txn);
-    while (!found && txn_cursor_next(&c, &change, &unread) && change != NULL)
-        found = l->judge->judge(l->judge, txn->xid, change->relation) == VERDICT_ENFORCE;
-    txn_cursor_release(&c);
-    return found || unread.kind != ERROR_NONE; /* Applying it will say what is wrong. */
-}
+void lane_set_judge(struct lane *l, struct judge *judge) { l->judged.judge = judge; }
 
 static struct group *group_begin(struct lane *l)
 {
@@ -200,7 +207,7 @@ void lane_add(struct lane *l, struct txn *txn)
         txn_free(txn);
         return;
     }
-    bool alone = needs_enforcing(l, txn);
+    bool alone = judged_needs_enforcing(&l->judged, txn);
     if (!l->filling || alone)
         group_begin(l);
     struct group *g = l->last;
@@ -223,10 +230,12 @@ void lane_add(struct lane *l, struct txn *txn)
 
 void lane_pass(struct lane *l, uint64_t seq, const struct position *pos)
 {
-    if (l->last != NULL || seq <= l->passed)
+    if (seq <= l->passed)
         return;
-    l->passed = seq;
-    l->passed_pos = *pos;
+    uint64_t *to = l->last != NULL ? &l->beyond : &l->passed;
+    struct position *to_pos = l->last != NULL ? &l->beyond_pos : &l->passed_pos;
+    *to = seq;
+    *to_pos = *pos;
 }
 
 bool lane_has_room(const struct lane *l)
@@ -246,9 +255,6 @@ static void stop_sending(struct lane *l)
     (void)l->options.applier->ops->collect(l->options.applier, 0, &committed, &unheard);
     l->options.applier->ops->rollback(l->options.applier);
     drop_committed(l, committed);
-    size_t at = 0;
-    for (struct tally *t; (t = map_next(&l->tallies, &at)) != NULL;)
-        t->changes = 0;
     l->unsent = l->first;
     l->in_flight = 0;
     l->sent = l->at;
@@ -276,19 +282,20 @@ static bool flush_batches(struct lane *l, struct arena *scratch, struct error *e
     return true;
 }
 
-static bool feed_change(struct lane *l, const struct txn *txn, const struct change *change,
-                        struct error *err)
+static bool feed_change(struct lane *l, struct group *g, const struct txn *txn,
+                        const struct change *change, struct error *err)
 {
-    if (l->judge != NULL &&
-        l->judge->judge(l->judge, txn->xid, change->relation) == VERDICT_PASS)
+    struct change judged = *change;
+    if (judged_change(&l->judged, txn->xid, &judged) == VERDICT_PASS)
         return true;
-    tally(l, change->relation);
-    return batcher_add(l->batcher, change, err);
+    if (!g->is_tallied)
+        tally_add(&g->tally, judged.relation);
+    return batcher_add(l->batcher, &judged, err);
 }
 
 /* The scratch memory is handed from transaction to transaction: the batcher looks into it, and
  * into the blocks, until it is flushed. A block that was spilled goes before that. */
-static bool feed_txn(struct lane *l, const struct txn *txn, struct error *err)
+static bool feed_txn(struct lane *l, struct group *g, const struct txn *txn, struct error *err)
 {
     struct txn_cursor c;
     const struct change *change = NULL;
@@ -299,7 +306,7 @@ static bool feed_txn(struct lane *l, const struct txn *txn, struct error *err)
         bool full = batcher_bytes(l->batcher) >= BATCH_BYTES_MAX || txn_cursor_leaves_block(&c);
         ok = (!full || flush_batches(l, &c.scratch, err)) &&
              txn_cursor_next(&c, &change, err) &&
-             (change == NULL || feed_change(l, txn, change, err));
+             (change == NULL || feed_change(l, g, txn, change, err));
     } while (ok && change != NULL);
     if (ok && c.loaded != NULL)
         ok = flush_batches(l, &c.scratch, err);
@@ -311,42 +318,57 @@ static bool feed_txn(struct lane *l, const struct txn *txn, struct error *err)
     return ok;
 }
 
-static bool send_txns(struct lane *l, const struct txn *first, const struct txn *end,
-                      const struct checkpoint *to, bool durable, struct error *err)
+/* What is told of a group is told of its last attempt. */
+static bool begin_group(struct lane *l, struct group *g, struct error *err)
 {
     struct applier *a = l->options.applier;
-    TRY(a->ops->begin(a, l->sent.seq, to, durable, err));
-    for (const struct txn *t = first; t != end; t = t->next)
-        TRY(feed_txn(l, t, err));
-    TRY(flush_batches(l, &l->scratch, err));
-    TRY(a->ops->commit(a, to->seq, err));
-    l->sent = *to;
+    l->conflict_count = 0;
+    if (!g->is_tallied)
+        tally_clear(&g->tally);
+    return a->ops->begin(a, l->sent.seq, &g->to, g->durable, err);
+}
+
+static bool commit_group(struct lane *l, struct group *g, struct error *err)
+{
+    struct applier *a = l->options.applier;
+    g->is_tallied = true;
+    TRY(a->ops->commit(a, g->to.seq, err));
+    l->sent = g->to;
     return true;
+}
+
+/* A group without transactions moves the checkpoint alone. */
+static bool send_group(struct lane *l, struct group *g, struct error *err)
+{
+    TRY(begin_group(l, g, err));
+    for (const struct txn *t = g->first; t != NULL; t = t->next)
+        TRY(feed_txn(l, g, t, err));
+    return flush_batches(l, &l->scratch, err) && commit_group(l, g, err);
 }
 
 /* ---- row by row ---- */
 
-static bool apply_rows(struct lane *l, const struct txn *txn, bool report, struct error *err)
+static bool apply_rows(struct lane *l, struct group *g, struct error *err)
 {
     struct applier *a = l->options.applier;
+    const struct txn *txn = g->first;
     struct txn_cursor c;
     const struct change *change;
     bool ok;
     txn_cursor_init(&c, txn);
     while ((ok = txn_cursor_next(&c, &change, err)) && change != NULL) {
-        enum verdict v = l->judge == NULL
-                             ? VERDICT_APPLY
-                             : l->judge->judge(l->judge, txn->xid, change->relation);
+        struct change judged = *change;
+        enum verdict v = judged_change(&l->judged, txn->xid, &judged);
         if (v == VERDICT_PASS)
             continue;
         struct row_result result = {0};
         enum row_mode mode = v == VERDICT_ENFORCE ? ROW_OVERWRITE : l->options.on_conflict;
-        if (report && v != VERDICT_ENFORCE)
-            tally(l, change->relation);
-        if (!(ok = a->ops->apply_row(a, change, mode, &result, err)))
+        if (v != VERDICT_ENFORCE && !g->is_tallied)
+            tally_add(&g->tally, judged.relation);
+        if (!(ok = a->ops->apply_row(a, &judged, mode, &result, err)))
             break;
         if (result.conflict != NULL && v != VERDICT_ENFORCE)
-            l->options.conflict(l->options.context, change->relation, &result);
+            note_conflict(l, change->relation, &result);
     }
     txn_cursor_release(&c);
     return ok;
@@ -366,26 +388,22 @@ static bool wait_committed(struct lane *l, uint64_t seq, struct error *err)
     return true;
 }
 
-/* One transaction by itself: as a batch, and if that fails row by row. */
-static bool replay_txn(struct lane *l, const struct txn *txn, bool rows_only, struct error *err)
+/* A group of one transaction: as a batch, and if that fails row by row. */
+static bool replay_one(struct lane *l, struct group *g, struct error *err)
 {
-    struct applier *a = l->options.applier;
-    struct checkpoint to;
-    checkpoint_of(txn, &to);
-    if (!rows_only) {
-        if (send_txns(l, txn, txn->next, &to, txn->barrier != 0, err) &&
-            wait_committed(l, to.seq, err))
+    check(g->first == g->last);
+    if (!g->alone) {
+        if (send_group(l, g, err) && wait_committed(l, g->to.seq, err))
             return true;
         if (!can_be_replayed(err))
             return false;
         stop_sending(l);
         error_clear(err);
     }
-    TRY(a->ops->begin(a, l->sent.seq, &to, txn->barrier != 0, err));
-    TRY(apply_rows(l, txn, true, err));
-    TRY(a->ops->commit(a, to.seq, err));
-    l->sent = to;
-    return wait_committed(l, to.seq, err);
+    TRY(begin_group(l, g, err));
+    TRY(apply_rows(l, g, err));
+    TRY(commit_group(l, g, err));
+    return wait_committed(l, g->to.seq, err);
 }
 
 /* Cuts the first transaction off a group that holds several. */
@@ -397,6 +415,8 @@ static void split_first(struct lane *l)
     struct group *rest = calloc(1, sizeof *rest);
     check(rest != NULL);
     struct txn *head = g->first;
+    tally_clear(&g->tally);
+    g->is_tallied = false;
     *rest = *g;
     rest->first = head->next;
     rest->count--;
@@ -417,18 +437,17 @@ static bool replay(struct lane *l, uint32_t count, struct error *err)
     for (; count > 0 && l->first != NULL; count--) {
         split_first(l);
         l->filling = false;
-        struct txn *txn = l->first->first;
-        uint64_t seq = txn->seq;
-        if (replay_txn(l, txn, l->first->alone, err)) {
-            l->unsent = l->first;
-            drop_committed(l, seq);
+        struct group *g = l->first;
+        if (replay_one(l, g, err)) {
+            l->unsent = g;
+            drop_committed(l, g->to.seq);
             continue;
         }
         stop_sending(l);
         if (!can_be_replayed(err))
             return closed(l);
         l->state = LANE_HALTED;
-        return error_wrap(err, "transaction %" PRIu64 " at %s", txn->xid, txn->pos.text);
+        return error_wrap(err, "transaction %" PRIu64 " at %s", g->first->xid, g->to.pos.text);
     }
     return true;
 }
@@ -444,6 +463,8 @@ static bool recover(struct lane *l, struct error *err)
     stop_sending(l);
     if (!replayable)
         return closed(l);
+    if (err->kind == ERROR_SCHEMA) /* What we know of the target is out of date. */
+        l->options.applier->ops->forget_shapes(l->options.applier);
     for (const struct group *g = l->first; g != NULL && groups > 0; g = g->next, groups--)
         count += g->count;
     error_clear(err);
@@ -455,8 +476,7 @@ static bool may_send(const struct lane *l, bool idle)
     const struct group *g = l->unsent;
     if (g == NULL || l->in_flight >= IN_FLIGHT_MAX)
         return false;
-    bool complete = g != l->last || !l->filling;
-    return complete || (idle && l->in_flight == 0) || (idle && l->in_flight < IN_FLIGHT_MAX);
+    return idle || g != l->last || !l->filling;
 }
 
 static bool send_next(struct lane *l, struct error *err)
@@ -466,7 +486,7 @@ static bool send_next(struct lane *l, struct error *err)
         return l->in_flight > 0 || replay(l, 1, err);
     if (g == l->last)
         l->filling = false;
-    if (!send_txns(l, g->first, NULL, &g->to, g->durable, err))
+    if (!send_group(l, g, err))
         return recover(l, err);
     l->unsent = g->next;
     l->in_flight++;
@@ -499,6 +519,11 @@ bool lane_open(struct lane *l, struct checkpoint *found, struct error *err)
     struct applier *a = l->options.applier;
     stop_sending(l);
     TRY(a->ops->open(a, !l->claimed, found, err));
+    /* Commits do not wait for the target's disk, so a crash of it may undo the latest. */
+    if (found->seq < l->at.seq)
+        return error_set(err, ERROR_REWOUND,
+                         "the target is at transaction %" PRIu64 " again, it was at %" PRIu64,
+                         found->seq, l->at.seq);
     l->claimed = true;
     drop_committed(l, found->seq);
     l->at = l->sent = *found;
@@ -524,10 +549,10 @@ bool lane_move_checkpoint(struct lane *l, struct error *err)
 {
     if (l->state != LANE_OPEN || l->first != NULL || l->passed <= l->at.seq)
         return true;
-    struct checkpoint to = {
-        .seq = l->passed, .pos = l->passed_pos, .commit_time_us = l->at.commit_time_us};
-    if (send_txns(l, NULL, NULL, &to, false, err) && wait_committed(l, to.seq, err)) {
-        l->at = l->sent = to;
+    struct group g = {
+        .to = {.seq = l->passed, .pos = l->passed_pos, .commit_time_us = l->at.commit_time_us}};
+    if (send_group(l, &g, err) && wait_committed(l, g.to.seq, err)) {
+        l->at = l->sent = g.to;
         return true;
     }
     stop_sending(l);

@@ -6,9 +6,10 @@
  * the operator's word on conflicts, or names the row.
  *
  * States. OPEN: working. CLOSED: the connection is gone; lane_open() again, which asks the
- * target how far it is and drops what it already holds. HALTED: a row or a shape does not fit;
- * lane_retry() tries again. In every state all transactions that are not known to be committed
- * are still held. One thread uses a lane. */
+ * target how far it is and drops what it already holds; ERROR_REWOUND if it is behind what it
+ * had committed, for those transactions are only in the spool now. HALTED: a row or a shape
+ * does not fit; lane_retry() tries again. In every state all transactions that are not known to
+ * be committed are still held. One thread uses a lane. */
 #ifndef ENGINE_LANE_H
 #define ENGINE_LANE_H
 
@@ -38,7 +39,9 @@ struct lane *lane_new(const struct lane_options *options);
 void lane_free(struct lane *l);
 
 /* Connects, claiming the migration the first time. What the target already has is dropped, the
- * rest will be sent again. *found is where the target is. */
+ * rest will be sent again. *found is where the target is. ERROR_REWOUND: it has lost commits
+ * (they were not on its disk yet) that are no longer held here: only a reader that starts again
+ * from its checkpoint can go on. */
 must_check bool lane_open(struct lane *l, struct checkpoint *found, struct error *err);
 
 /* NULL: none. The judge must outlive its use; transactions already grouped keep its word. */

@@ -89,6 +89,7 @@ struct options {
     const char *spool_path; /* [spool] */
     uint64_t memory_max;    /* Of the whole engine: spool, transactions, groups. */
     uint64_t disk_max;
+    uint64_t segment_bytes; /* Of the spool's files. */
     enum spool_ack ack;
     enum ddl_policy ddl_policy; /* [ddl] */
     int64_t cutover_max_lag_us; /* [cutover] */

@@ -128,7 +128,9 @@ static const struct key copy_keys[] = {
      IN(copy_snapshot_max_us),
      LIMITS(S, 24 * H),
      .fallback = "15m",
-     .help = "No snapshot is held longer on the source."},
+     .help =
+         "No snapshot is held longer on the source than this and the parts under way; a table\n"
+         "without a key is copied in one."},
 };
 
 static const struct key apply_keys[] = {
@@ -164,6 +166,12 @@ static const struct key spool_keys[] = {
      LIMITS(64 * KIB, 1024 * TIB),
      .fallback = "20GiB",
      .help = "What the spool may take on disk."},
+    {.name = "segment-size",
+     .type = KEY_SIZE,
+     IN(segment_bytes),
+     LIMITS(64 * KIB, GIB),
+     .fallback = "32MiB",
+     .help = "Of its files: what was applied is deleted file by file."},
     {.name = "ack",
      .type = KEY_CHOICE,
      IN(ack),

@@ -93,8 +93,25 @@ static void fill_spool(const struct engine *e, struct status *out, struct spool_
     out->position.durable = stats->durable.last_pos;
 }
 
+/* At its bound. If all whole transactions were applied it will stay there: one alone is larger.
+ */
+static bool spool_is_full(const struct engine *e, const struct receiver_state *receiver,
+                          const struct spool_stats *stats, struct error *err)
+{
+    if (!receiver->full)
+        return false;
+    bool stuck = stats->appended.last_seq == e->shared.applied_seq;
+    (void)error_set(err, stuck ? ERROR_DISK : ERROR_RETRY,
+                    stuck ? "a transaction is larger than the spool may become"
+                          : "the spool is at its bound: receiving waits for the target");
+    (void)error_hint(err,
+                     "Raise [spool] disk-max (memory-max with ack = target) and start teal "
+                     "again.");
+    return true;
+}
+
 static void fill_error(struct engine *e, const struct receiver_state *receiver,
-                       struct status *out)
+                       const struct spool_stats *stats, struct status *out)
 {
     struct error err = {0};
     if (e->shared.halt.kind != ERROR_NONE)
@@ -103,7 +120,7 @@ static void fill_error(struct engine *e, const struct receiver_state *receiver,
         out->error = e->shared.reach;
     else if (receiver->error.kind != ERROR_NONE)
         out->error = receiver->error;
-    else if (!spool_healthy(e->spool, &err))
+    else if (!spool_healthy(e->spool, &err) || spool_is_full(e, receiver, stats, &err))
         out->error = err;
     bool halted = e->shared.halt.kind != ERROR_NONE || out->error.kind == ERROR_DISK;
     out->phase = halted ? PHASE_HALTED : e->shared.phase;
@@ -119,7 +136,7 @@ void engine_snapshot(struct engine *e, struct status *out)
     e->copier->ops->progress(e->copier, out);
     pthread_mutex_lock(&e->lock);
     const struct shared *s = &e->shared;
-    fill_error(e, &receiver, out);
+    fill_error(e, &receiver, &stats, out);
     out->lag.us = lag_us(s, clock_mono_us());
     bool fresh = out->lag.us != STATUS_UNKNOWN;
     out->lag.bytes = fresh ? (int64_t)s->bytes_behind : STATUS_UNKNOWN;

@@ -4,6 +4,7 @@
  * cannot be trusted, whatever a second fdatasync() would say: the file is cut at the last
  * offset known to be durable and everything behind it is written again from memory. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -17,6 +18,8 @@
 enum {
     RETRY_US = 1000000,
     GROUP_MAX = 16 << 20, /* Bytes of content between two syncs. */
+    REST_MS = 5,          /* Between two syncs, */
+    REST_MAX = 1 << 20,   /* unless more than this waits for the next. */
 };
 
 /* Blocks that become durable together: of one segment. */
@@ -209,6 +212,17 @@ static void wait_for_work(struct spool *s, bool retry)
     s->flusher_waits = false;
 }
 
+/* One sync right after the other would take the disk from the databases and confirm nothing
+ * sooner: the source hears of it less often than that. */
+static void rest(struct spool *s)
+{
+    if (s->pending_bytes > REST_MAX)
+        return;
+    pthread_mutex_unlock(&s->lock);
+    (void)poll(NULL, 0, REST_MS);
+    pthread_mutex_lock(&s->lock);
+}
+
 void *spool_flusher(void *spool)
 {
     struct spool *s = spool;
@@ -221,9 +235,11 @@ void *spool_flusher(void *spool)
             release(s);
             continue;
         }
-        if (due && (!failed || stopping || clock_mono_us() >= s->retry_at_us))
+        if (due && (!failed || stopping || clock_mono_us() >= s->retry_at_us)) {
             flush(s);
-        else if (!stopping)
+            if (!stopping)
+                rest(s);
+        } else if (!stopping)
             wait_for_work(s, due);
         /* At the end a disk that refuses is asked once more, not for ever. */
         if (stopping && (!spool_flush_due(s) || s->failure.kind != ERROR_NONE))

@@ -28,8 +28,9 @@
  *       16    8  seq of the last boundary before it
  *       24    8  synced: the file was durable up to this offset when the block was written
  *       32    8  hash: XXH3-64 of the stored bytes, seeded with the XXH3-64 of the 32 bytes
- * above followed by the segment's number and the block's offset, 8 bytes each 40       the
- * stored bytes
+ *                above, then the segment's number and the block's offset, 8 bytes each
+ *
+ *       40       the stored bytes
  *
  * Content: frames.
  *

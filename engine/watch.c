@@ -11,7 +11,7 @@
 #include "engine/base/log.h"
 #include "engine/engine_inner.h"
 
-enum { PROBE_EVERY_MS = 200, MIRROR_EVERY_US = 3000000 };
+enum { PROBE_EVERY_MS = 200, MIRROR_EVERY_US = 3000000, NEAR_US = 1000000 };
 
 void watch_settle(struct engine *e)
 {
@@ -52,7 +52,10 @@ static bool probe_source(struct engine *e, struct error *err)
     e->shared.bytes_behind = p.bytes_behind;
     watch_settle(e);
     bool reached = e->shared.probe_count == 0;
-    if (reached && e->shared.phase == PHASE_CATCHING_UP && e->stage == COPY_DONE) {
+    /* Under load the newest probe is never reached yet. */
+    bool near = reached || (e->shared.reached.mono_us != 0 &&
+                            probe.mono_us - e->shared.reached.mono_us < NEAR_US);
+    if (near && e->shared.phase == PHASE_CATCHING_UP && e->stage == COPY_DONE) {
         e->shared.phase = PHASE_FOLLOWING;
         log_event("engine.phase", LOG_INFO, "phase=%s position=%s", phase_name(PHASE_FOLLOWING),
                   e->shared.applied.text);
@@ -90,6 +93,15 @@ static bool mirror(struct engine *e, struct error *err)
     return true;
 }
 
+/* What is lost will not come again: there is nothing left to wait for. */
+static void look_for_loss(struct engine *e)
+{
+    struct receiver_state state;
+    receiver_state(e->receiver, &state);
+    if (state.error.kind == ERROR_LOST)
+        engine_end(e, &state.error);
+}
+
 void *watch_main(void *context)
 {
     struct engine *e = context;
@@ -98,6 +110,7 @@ void *watch_main(void *context)
     int64_t mirror_at = 0;
     while (!atomic_load(&e->stop)) {
         struct error err = {0};
+        look_for_loss(e);
         if (backoff_is_due(&probing)) {
             if (probe_source(e, &err))
                 (void)backoff_worked(&probing);

@@ -141,9 +141,20 @@ static int ended_code(enum error_kind kind)
     return kind == ERROR_LOST || kind == ERROR_FENCED ? exit_code(kind) : EXIT_HALTED;
 }
 
-static int run_engine(struct engine *e, const struct options *o, const sigset_t *signals)
+/* Until the engine runs: starting may be cut off anywhere, the next start goes on from there.
+ */
+static void end_at_once(int signal)
+{
+    (void)signal;
+    _exit(EXIT_OK);
+}
+
+/* *again: start another engine. */
+static int run_engine(struct engine *e, const struct options *o, const sigset_t *signals,
+                      bool *again)
 {
     struct error err = {0};
+    *again = false;
     struct control *control = NULL;
     const struct control_host host = {
         .snapshot = host_snapshot,
@@ -159,7 +170,11 @@ static int run_engine(struct engine *e, const struct options *o, const sigset_t 
         return command_fail("run", &err);
     }
     wait_for_end(e, signals);
-    if (!engine_wait(e, &err)) {
+    bool as_asked = engine_wait(e, &err);
+    *again = !as_asked && err.kind == ERROR_REWOUND;
+    if (*again) {
+        log_error("engine.starting_again", LOG_WARN, &err);
+    } else if (!as_asked) {
         (void)command_fail("run", &err);
         code = ended_code(err.kind);
     }
@@ -168,16 +183,37 @@ static int run_engine(struct engine *e, const struct options *o, const sigset_t 
     return code;
 }
 
+/* Starting is recovering: a target that forgot what it had committed gets a new engine, which
+ * reads that again from the spool. Until it runs, signals end the process at once. */
+static int run_engines(struct engine_options *options)
+{
+    struct error err = {0};
+    struct engine *e;
+    sigset_t signals;
+    bool again = true;
+    int code = EXIT_OK;
+    (void)sigemptyset(&signals);
+    (void)sigaddset(&signals, SIGTERM);
+    (void)sigaddset(&signals, SIGINT);
+    (void)sigaddset(&signals, SIGHUP);
+    while (again) {
+        (void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+        if (!engine_start(options, &e, &err))
+            return command_fail("run", &err);
+        (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+        code = run_engine(e, options->options, &signals, &again);
+        engine_free(e);
+        options->connect_timeout_us = -1;
+    }
+    log_event("engine.stopped", LOG_INFO, "code=%d", code);
+    return code;
+}
+
 static int run(const struct arguments *a)
 {
     struct options *o = NULL;
     const struct driver *driver;
     struct error err = {0};
-    sigset_t signals;
-    (void)sigemptyset(&signals);
-    (void)sigaddset(&signals, SIGTERM);
-    (void)sigaddset(&signals, SIGINT);
-    (void)sigaddset(&signals, SIGHUP);
     if (!command_load(a->path, &o, &driver, &err))
         return command_fail("run", &err);
     struct engine_options options = {
@@ -186,16 +222,7 @@ static int run(const struct arguments *a)
         .connect_timeout_us = a->wait ? -1 : CONNECT_TIMEOUT_US,
         .exit_on_halt = a->exit_on_halt,
     };
-    struct engine *e;
-    int code;
-    if (engine_start(&options, &e, &err)) {
-        (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
-        code = run_engine(e, o, &signals);
-        engine_free(e);
-        log_event("engine.stopped", LOG_INFO, "code=%d", code);
-    } else {
-        code = command_fail("run", &err);
-    }
+    int code = run_engines(&options);
     options_free(o);
     return code;
 }
@@ -222,5 +249,8 @@ int command_run(int argc, char **argv)
     if (optind < argc)
         return command_usage("run", "unexpected argument", argv[optind]);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGTERM, end_at_once);
+    (void)signal(SIGINT, end_at_once);
+    (void)signal(SIGHUP, end_at_once);
     return run(&a);
 }

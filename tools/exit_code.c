@@ -11,6 +11,7 @@ static const int codes[] = {
     [ERROR_DISK] = EXIT_HALTED,
     [ERROR_LOST] = EXIT_LOST,
     [ERROR_FENCED] = EXIT_ABORTED,
+    [ERROR_REWOUND] = EXIT_NOT_SO,
     [ERROR_SYSTEM] = EXIT_NOT_SO,
 };
 

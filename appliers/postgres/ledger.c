@@ -132,6 +132,15 @@ bool ledger_read(PGconn *green, const char *migration, struct ledger *out, struc
 
 void ledger_release(struct ledger *l) { arena_clear(&l->arena); }
 
+uint64_t ledger_rows(const struct ledger *l)
+{
+    uint64_t rows = 0;
+    for (size_t i = 0; i < l->table_count; i++)
+        for (size_t k = 0; k < l->tables[i].chunk_count; k++)
+            rows += l->tables[i].chunks[k].rows;
+    return rows;
+}
+
 bool ledger_set_stage(PGconn *green, const char *migration, enum ledger_stage stage,
                       const char *window_end, struct error *err)
 {

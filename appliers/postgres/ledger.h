@@ -50,6 +50,7 @@ must_check bool ledger_prepare(PGconn *green, struct error *err);
 must_check bool ledger_read(PGconn *green, const char *migration, struct ledger *out,
                             struct error *err);
 void ledger_release(struct ledger *l);
+uint64_t ledger_rows(const struct ledger *l); /* Of all chunks that are done. */
 
 must_check bool ledger_set_stage(PGconn *green, const char *migration, enum ledger_stage stage,
                                  const char *window_end, struct error *err);

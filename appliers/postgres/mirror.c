@@ -4,9 +4,9 @@
  * where both stand and sets on green what differs: green's state is read anew because others
  * move it too (TRUNCATE … RESTART IDENTITY comes in the stream, behind the value it made
  * stale). The value is blue's own word, never the largest key of a table. A sequence of green
- * that is ahead of blue's stays where it is, for rows may hold those values, unless blue's has
- * gone back since it was last looked at: `seen` remembers that, by green's sequence, so that
- * one which is dropped and made again on blue counts as gone back.
+ * that is ahead of blue's stays where it is, for rows may hold those values, unless it has
+ * handed out none, or blue's has gone back since it was last looked at: `seen` remembers that,
+ * by green's sequence, so that one which is dropped and made again on blue counts as gone back.
  *
  * Tables. One that the configuration takes in and no publication names is not followed; one
  * without an identity loses updates and deletes. Both are reasons against a cutover.
@@ -205,7 +205,7 @@ static bool has_to_be_set(const struct pg_mirror *m, const struct pair *p)
     const struct sequence *b = p->blue;
     struct seen green = {p->green->last, p->green->called};
     int order = compare_states(b->increment, b->last, b->called, &green);
-    if (order >= 0 || b->cycles)
+    if (order >= 0 || b->cycles || !green.called)
         return order != 0;
     const struct seen *seen = map_get(&m->seen, p->green->oid);
     return seen != NULL && compare_states(b->increment, b->last, b->called, seen) < 0;

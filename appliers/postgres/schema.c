@@ -133,7 +133,9 @@ static bool find_program(const struct schema *s, PGconn *blue, struct dump_progr
     if (program->major >= major)
         return true;
     if (program->major == 0)
-        (void)error_set(err, ERROR_CONFIG, "no pg_dump was found");
+        (void)error_set(err, ERROR_CONFIG, "no pg_dump was found%s%s",
+                        s->options->pg_dump == NULL ? "" : " at ",
+                        s->options->pg_dump == NULL ? "" : s->options->pg_dump);
     else
         (void)error_set(err, ERROR_CONFIG,
                         "%s is of version %d and cannot read blue, which is %d", program->path,
@@ -224,8 +226,6 @@ bool schema_open(const struct options *o, const _Atomic bool *stop, struct schem
         return error_wrap(err, "read blue's schema");
     }
     s->post_done = arena_array(&s->arena, bool, s->post.count + 1);
-    for (size_t i = 0; i < s->post.count; i++)
-        s->keys_total += schema_is_key(&s->post.entries[i]);
     *out = s;
     return true;
 }
@@ -236,10 +236,4 @@ void schema_free(struct schema *s)
         return;
     arena_clear(&s->arena);
     free(s);
-}
-
-void schema_progress(const struct schema *s, size_t *done, size_t *total)
-{
-    *done = atomic_load(&s->keys_done);
-    *total = s->keys_total;
 }

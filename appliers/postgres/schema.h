@@ -41,11 +41,4 @@ must_check bool schema_apply_finish(struct schema *s, PGconn *green, const _Atom
 must_check bool schema_refresh_views(PGconn *blue, PGconn *green, const _Atomic bool *stop,
                                      struct error *err);
 
-/* ANALYZE of every table that is copied, side by side. */
-must_check bool schema_analyze(struct schema *s, PGconn *const *green, size_t jobs,
-                               const _Atomic bool *stop, struct error *err);
-
-/* Of the keys, from any thread. */
-void schema_progress(const struct schema *s, size_t *done, size_t *total);
-
 #endif

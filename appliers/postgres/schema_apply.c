@@ -119,12 +119,20 @@ static bool is_early(const char *sqlstate)
     return one_of(sqlstate, states);
 }
 
+/* "TABLE public.orders", "EVENT TRIGGER guard". */
+static void describe(const struct dump_entry *e, char *out, size_t size)
+{
+    bool within = strcmp(e->schema, "-") != 0;
+    (void)snprintf(out, size, "%s %s%s%s", e->type, within ? e->schema : "", within ? "." : "",
+                   e->name);
+}
+
 static void log_entry(const char *event, const struct dump_entry *e, const char *reason)
 {
     char object[512];
     char name[512];
     char why[ERROR_TEXT_MAX];
-    (void)snprintf(name, sizeof name, "%s %s.%s", e->type, e->schema, e->name);
+    describe(e, name, sizeof name);
     log_event(event, LOG_WARN, "object=%s reason=%s", log_quote(object, sizeof object, name),
               log_quote(why, sizeof why, reason));
 }
@@ -204,7 +212,9 @@ enum entry_outcome schema_entry(const struct schema *s, const struct dump_entry 
         (void)error_hint(err,
                          "give green's role the right, or make the object on green by hand: "
                          "one that is there is left as it is");
-    (void)error_wrap(err, "%s %s.%s", entry->type, entry->schema, entry->name);
+    char name[512];
+    describe(entry, name, sizeof name);
+    (void)error_wrap(err, "%s", name);
     return ENTRY_FAILED;
 }
 

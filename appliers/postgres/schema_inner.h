@@ -28,8 +28,6 @@ struct schema {
     bool leaves_out; /* Some table is not made here. */
     size_t role_count;
     const char **roles; /* That are granted something, besides the entries' owners. */
-    _Atomic size_t keys_done;
-    size_t keys_total;
 };
 
 enum entry_outcome {

@@ -99,7 +99,6 @@ static bool make_key(void *context, const struct job *job, PGconn *pg, struct er
     if (outcome == ENTRY_EARLY)
         return true;
     m->schema->post_done[e - m->schema->post.entries] = true;
-    (void)atomic_fetch_add(&m->schema->keys_done, 1);
     if (outcome == ENTRY_MADE)
         log_built(e, begun);
     crash_point("schema.between_indexes");
@@ -170,7 +169,8 @@ static bool set_identity(PGconn *green, const PGresult *blue, int row, struct er
                   kind == 'i' ? PQgetvalue(blue, row, I_INDEX) : "");
     if (!pg_execute(green, writer_cstr(&sql), err))
         return error_wrap(err, "replica identity of %s", shown);
-    log_event("schema.identity_set", LOG_INFO, "table=%s", shown);
+    char name[512];
+    log_event("schema.identity_set", LOG_INFO, "table=%s", log_quote(name, sizeof name, shown));
     return true;
 }
 

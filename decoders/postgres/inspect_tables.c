@@ -292,10 +292,12 @@ static void check_stored(struct survey *s, const struct row *r, struct totals *t
 static void note_kind(struct survey *s, const struct row *r)
 {
     bool foreign = letter(r, T_KIND) == 'f';
-    finding_add(s->findings, SEVERITY_INFO, foreign ? "table.foreign" : "table.matview",
-                text(r, T_SHOWN), "%s",
-                foreign ? "A foreign table: its rows are elsewhere and are not copied."
-                        : "A materialized view: its rows are not copied; refresh it on green.");
+    finding_add(
+        s->findings, SEVERITY_INFO, foreign ? "table.foreign" : "table.matview",
+        text(r, T_SHOWN), "%s",
+        foreign ? "A foreign table: its rows are elsewhere and are not copied."
+                : "A materialized view: green computes its own once the rows are there; what "
+                  "changes later shows when it is refreshed.");
     if (!foreign)
         finding_fix(s->findings, "REFRESH MATERIALIZED VIEW %s;", text(r, T_SHOWN));
 }
@@ -481,7 +483,7 @@ static bool check_sequences(struct survey *s, struct error *err)
     }
     if (total > 0)
         finding_add(s->findings, SEVERITY_INFO, "sequences", s->side,
-                    "%d sequences: their values are carried over at the cutover.", total);
+                    "%d sequences: green's follow blue's every few seconds.", total);
     return true;
 }
 

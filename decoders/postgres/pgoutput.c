@@ -540,7 +540,9 @@ static bool pgoutput_decode(struct decoder *d, const struct frame *frame,
                             struct event_sink *sink, struct error *err)
 {
     struct pgoutput *p = container_of(d, struct pgoutput, base);
-    struct message m = {.p = p, .frame = frame, .sink = sink, .r = reader_of(frame->body)};
+    struct message m = {.p = p, .frame = frame, .sink = sink};
+    if (frame->body.len > 0)
+        m.r = reader_of(frame->body);
     arena_reset(&p->scratch);
     switch (frame->kind) {
     case FRAME_RESET:

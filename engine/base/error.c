@@ -12,10 +12,10 @@ _Noreturn void check_failed(const char *file, int line, const char *what)
 }
 
 static const char *const kind_names[] = {
-    [ERROR_NONE] = "none",         [ERROR_RETRY] = "retry",   [ERROR_CONNECT] = "connect",
-    [ERROR_CONFLICT] = "conflict", [ERROR_SCHEMA] = "schema", [ERROR_DATA] = "data",
-    [ERROR_CONFIG] = "config",     [ERROR_DISK] = "disk",     [ERROR_LOST] = "lost",
-    [ERROR_FENCED] = "fenced",     [ERROR_SYSTEM] = "system",
+    [ERROR_NONE] = "none",         [ERROR_RETRY] = "retry",     [ERROR_CONNECT] = "connect",
+    [ERROR_CONFLICT] = "conflict", [ERROR_SCHEMA] = "schema",   [ERROR_DATA] = "data",
+    [ERROR_CONFIG] = "config",     [ERROR_DISK] = "disk",       [ERROR_LOST] = "lost",
+    [ERROR_FENCED] = "fenced",     [ERROR_REWOUND] = "rewound", [ERROR_SYSTEM] = "system",
 };
 
 const char *error_kind_name(enum error_kind kind)

@@ -20,6 +20,7 @@ enum error_kind {
     ERROR_DISK,     /* Our own disk is full, unwritable or damaged. */
     ERROR_LOST,     /* A position is gone: slot, binlog or spool no longer reach back to it. */
     ERROR_FENCED,   /* Another engine has taken this migration over. */
+    ERROR_REWOUND,  /* The target forgot commits: start again from its checkpoint. */
     ERROR_SYSTEM,   /* errno, from the operating system. */
 };
 

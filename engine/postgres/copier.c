@@ -35,7 +35,10 @@ struct pg_copier {
     struct snapshot snapshot;
     atomic_bool stop; /* Everything. */
     atomic_bool halt; /* This round. */
+    atomic_bool aged; /* The round's snapshot: only what cannot go on with another is copied. */
     enum ledger_stage stage;
+    int64_t tables_found; /* What an earlier run copied; 0: not all. */
+    int64_t rows_found;
 
     pthread_mutex_t lock; /* Of what follows. */
     struct copy_plan plan;
@@ -56,14 +59,21 @@ static struct pg_copier *copier_of(struct copier *c)
 
 /* ---- opening ---- */
 
+/* Triggers and foreign keys that green has already do not act on what is copied. */
+static bool connect_writer(const struct pg_copier *c, PGconn **out, struct error *err)
+{
+    TRY(pg_connect(c->options->green.conninfo, PG_COPY, c->options->name, CONNECT_TIMEOUT_S,
+                   out, err));
+    return pg_execute(*out, "set session_replication_role = replica", err);
+}
+
 static bool connect_green(struct pg_copier *c, struct error *err)
 {
     if (c->green != NULL && PQstatus(c->green) == CONNECTION_OK &&
         PQtransactionStatus(c->green) == PQTRANS_IDLE)
         return true;
     pg_close(&c->green);
-    return pg_connect(c->options->green.conninfo, PG_COPY, c->options->name, CONNECT_TIMEOUT_S,
-                      &c->green, err);
+    return connect_writer(c, &c->green, err);
 }
 
 static bool read_stage(struct pg_copier *c, struct error *err)
@@ -71,6 +81,19 @@ static bool read_stage(struct pg_copier *c, struct error *err)
     struct ledger ledger;
     bool ok = ledger_read(c->green, c->options->name, &ledger, err);
     c->stage = ledger.stage;
+    ledger_release(&ledger);
+    return ok;
+}
+
+/* So that a run which has nothing to copy still knows how much was. */
+static bool count_copied(struct pg_copier *c, struct error *err)
+{
+    struct ledger ledger;
+    if (c->stage < LEDGER_KEYS)
+        return true;
+    bool ok = ledger_read(c->green, c->options->name, &ledger, err);
+    c->tables_found = (int64_t)ledger.table_count;
+    c->rows_found = (int64_t)ledger_rows(&ledger);
     ledger_release(&ledger);
     return ok;
 }
@@ -94,6 +117,7 @@ static bool pg_copier_open(struct copier *base, const char *snapshot, enum copy_
     TRY(connect_green(c, err));
     TRY(ledger_prepare(c->green, err));
     TRY(read_stage(c, err));
+    TRY(count_copied(c, err));
     TRY(read_epoch(c, err));
     *stage = c->stage == LEDGER_DONE     ? COPY_DONE
              : c->stage == LEDGER_WINDOW ? COPY_FINISH
@@ -126,6 +150,12 @@ static bool snapshot_is_old(const struct pg_copier *c)
     return clock_mono_us() - c->snapshot.taken_us > c->options->copy_snapshot_max_us;
 }
 
+/* It would have to begin anew in the next round, and might never end. */
+static bool needs_this_snapshot(const struct copy_table *t)
+{
+    return t->at_one_moment && t->next_part > 0;
+}
+
 /* The next part nobody has taken: from the largest table that has one. */
 static struct copy_part *take_part(struct pg_copier *c, struct copy_table **table)
 {
@@ -133,7 +163,8 @@ static struct copy_part *take_part(struct pg_copier *c, struct copy_table **tabl
     pthread_mutex_lock(&c->lock);
     while (part == NULL && !atomic_load(&c->halt) && c->next_table < c->plan.table_count) {
         struct copy_table *t = &c->plan.tables[c->next_table];
-        while (part == NULL && t->next_part < t->part_count) {
+        bool wanted = !atomic_load(&c->aged) || needs_this_snapshot(t);
+        while (wanted && part == NULL && t->next_part < t->part_count) {
             struct copy_part *p = &t->parts[t->next_part++];
             if (!p->done)
                 part = p;
@@ -199,12 +230,11 @@ static bool work(struct worker *w, struct error *err)
     struct copy_table *table = NULL;
     TRY(pg_connect(c->options->blue.conninfo, PG_COPY, c->options->name, CONNECT_TIMEOUT_S,
                    &w->blue, err));
-    TRY(pg_connect(c->options->green.conninfo, PG_COPY, c->options->name, CONNECT_TIMEOUT_S,
-                   &w->green, err));
+    TRY(connect_writer(c, &w->green, err));
     for (struct copy_part *part; (part = take_part(c, &table)) != NULL;) {
         TRY(work_part(w, table, part, err));
         if (snapshot_is_old(c))
-            atomic_store(&c->halt, true);
+            atomic_store(&c->aged, true);
     }
     return true;
 }
@@ -244,6 +274,7 @@ static bool make_plan(struct pg_copier *c, struct error *err)
     error_clear(&c->failure);
     c->rewritten = false;
     pthread_mutex_unlock(&c->lock);
+    atomic_store(&c->aged, false);
     atomic_store(&c->halt, atomic_load(&c->stop));
     crash_point("copy.after_plan");
     return true;
@@ -517,6 +548,10 @@ static void pg_copier_progress(struct copier *base, struct status *out)
         out->tables = rows;
         out->table_count = c->plan.table_count;
         estimate(c, out);
+    } else if (c->tables_found > 0) {
+        out->copy.tables = out->copy.tables_done = c->tables_found;
+        out->copy.rows = out->copy.rows_done = c->rows_found;
+        out->copy.eta_seconds = 0;
     }
     pthread_mutex_unlock(&c->lock);
 }

@@ -272,7 +272,7 @@ static bool go_on(const struct copy_planner *p, struct copy_plan *plan, struct c
     }
     if (done == 0 && !same_moment)
         return begin_table(p, plan, t, err); /* Nothing was copied: as if never begun. */
-    if (note->file != t->file || (!same_moment && t->relation.identity != IDENTITY_KEY))
+    if (note->file != t->file || (!same_moment && t->at_one_moment))
         return begin_again(p, plan, t, err);
     t->mixed = !same_moment;
     if (t->mixed)
@@ -333,16 +333,24 @@ static bool type_name(void *context, uint32_t type, int32_t typmod, struct write
     return true;
 }
 
-/* As the snapshot sees it: a table that was rewritten or truncated since has another. */
-static bool read_file(const struct copy_planner *p, struct copy_table *t, struct error *err)
+/* The file as the snapshot sees it: a table that was rewritten or truncated since has another.
+ * And whether an index lets rows of two moments stand in each other's way although no key of
+ * theirs is equal. */
+static const char storage_sql[] =
+    "select relfilenode, exists (select 1 from pg_index i where i.indrelid = c.oid and "
+    "(i.indisexclusion or to_jsonb(i) ->> 'indnullsnotdistinct' = 'true')) "
+    "from pg_class c where oid = $1::oid";
+
+static bool read_storage(const struct copy_planner *p, struct copy_table *t, struct error *err)
 {
     char oid[16];
     (void)snprintf(oid, sizeof oid, "%u", t->source->oid);
     const char *values[] = {oid};
     cleanup_with(pg_result_drop) PGresult *res = NULL;
-    TRY(pg_query(p->snapshot->keeper, "select relfilenode from pg_class where oid = $1::oid", 1,
-                 values, &res, err));
+    TRY(pg_query(p->snapshot->keeper, storage_sql, 1, values, &res, err));
     t->file = PQntuples(res) == 1 ? pg_u64(res, 0, 0) : 0;
+    t->at_one_moment =
+        t->relation.identity != IDENTITY_KEY || (PQntuples(res) == 1 && pg_bool(res, 0, 1));
     return true;
 }
 
@@ -364,7 +372,7 @@ static bool plan_table(const struct copy_planner *p, struct copy_plan *plan,
                                   .type_name = type_name,
                                   .context = p->snapshot->keeper};
     TRY(binding_new(&from, &t->relation, &t->binding, err));
-    TRY(read_file(p, t, err));
+    TRY(read_storage(p, t, err));
     write_statements(&plan->arena, t);
     const struct ledger_table *note = note_of(ledger, t->source->oid);
     TRY(note == NULL ? begin_new(p, plan, t, err) : go_on(p, plan, t, note, err));

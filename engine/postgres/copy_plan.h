@@ -27,6 +27,7 @@ struct copy_table {
     const char *whole;  /* The same as COPY's own table form: faster. */
     const char *writes; /* "s.t (a, b)" */
     bool binary;
+    bool at_one_moment;   /* All its parts must be of one snapshot. */
     bool through_staging; /* Rows may be there already, under a unique index. */
     bool mixed;           /* Parts of several snapshots: duplicates must go. */
     bool done;

@@ -34,6 +34,13 @@ static const char *const apply_settings[] = {
     "set enable_seqscan = off",
 };
 
+/* What is noted of the copy, a claim, a barrier: a crash of the server must not take it back.
+ */
+static const char *const other_settings[] = {
+    "set synchronous_commit = on",
+    "set check_function_bodies = off",
+};
+
 void pg_result_drop(PGresult **res)
 {
     PQclear(*res);
@@ -77,6 +84,21 @@ static void copy_line(char *out, size_t size, const char *text)
     (void)snprintf(out, size, "%.*s", (int)len, text);
 }
 
+/* Class 22 quotes the value that was refused, which is a row's: from the first quote to the
+ * last it is left out. */
+static void copy_message(char *out, size_t size, const char *message, const char *sqlstate)
+{
+    (void)snprintf(out, size, "%s", message == NULL ? "error" : message);
+    char *from = strncmp(sqlstate, "22", 2) == 0 ? strchr(out, '"') : NULL;
+    if (from == NULL)
+        return;
+    const char *rest = strrchr(out, '"') + 1;
+    size_t len = strlen(rest);
+    memmove(from, rest, len + 1);
+    while (len == 0 && from > out && strchr(": ", from[-1]) != NULL)
+        *--from = '\0';
+}
+
 bool pg_failed(PGconn *pg, const PGresult *res, struct error *err)
 {
     const char *sqlstate = res == NULL ? NULL : PQresultErrorField(res, PG_DIAG_SQLSTATE);
@@ -86,14 +108,23 @@ bool pg_failed(PGconn *pg, const PGresult *res, struct error *err)
         return error_set(err, ERROR_RETRY, "%s",
                          line[0] == '\0' ? "the connection was lost" : line);
     }
-    const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+    char message[ERROR_TEXT_MAX];
+    copy_message(message, sizeof message, PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
+                 sqlstate);
     const char *detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
     bool detail_holds_values = sqlstate[0] == '2';
-    (void)error_set(err, kind_of_state(sqlstate), "%s%s%s (SQLSTATE %s)",
-                    message == NULL ? "error" : message,
+    (void)error_set(err, kind_of_state(sqlstate), "%s%s%s (SQLSTATE %s)", message,
                     detail == NULL || detail_holds_values ? "" : ": ",
                     detail == NULL || detail_holds_values ? "" : detail, sqlstate);
     (void)snprintf(err->sqlstate, sizeof err->sqlstate, "%s", sqlstate);
+    const char *schema = PQresultErrorField(res, PG_DIAG_SCHEMA_NAME);
+    if (strcmp(sqlstate, "23505") == 0 && schema != NULL && strcmp(schema, "pg_catalog") == 0)
+        err->kind = ERROR_RETRY; /* Somebody made the same object at the same moment. */
+    if (strcmp(sqlstate, "42501") == 0 && PQuser(pg) != NULL)
+        (void)error_hint(err,
+                         "Grant it to role %s; for a table: GRANT SELECT, INSERT, UPDATE, "
+                         "DELETE, TRUNCATE ON <table> TO %s;",
+                         PQuser(pg), PQuser(pg));
     return false;
 }
 
@@ -144,10 +175,15 @@ static bool connect_failed(PGconn *pg, struct error *err)
     enum error_kind kind = sqlstate[0] != '\0'   ? kind_of_state(sqlstate)
                            : is_lasting(message) ? ERROR_CONNECT
                                                  : ERROR_RETRY;
-    if (kind == ERROR_CONFIG || kind == ERROR_SCHEMA)
+    bool denied = strcmp(sqlstate, "42501") == 0;
+    if (!denied && (kind == ERROR_CONFIG || kind == ERROR_SCHEMA))
         kind = ERROR_CONNECT;
     (void)error_set(err, kind, "cannot connect: %s", line);
     memcpy(err->sqlstate, sqlstate, sizeof sqlstate);
+    if (denied && strstr(line, "permission denied for database") != NULL)
+        return error_hint(err, "GRANT CONNECT ON DATABASE %s TO %s;", PQdb(pg), PQuser(pg));
+    if (denied)
+        return error_hint(err, "ALTER ROLE %s REPLICATION;", PQuser(pg));
     return false;
 }
 
@@ -206,12 +242,11 @@ static bool settle_use(PGconn *pg, enum pg_use use, struct error *err)
     if (strcmp(PQparameterStatus(pg, "server_encoding"), "SQL_ASCII") == 0)
         TRY(pg_execute(pg, "set client_encoding = 'SQL_ASCII'", err));
     TRY(settle(pg, optional_settings, array_count(optional_settings), true, err));
-    if (use != PG_APPLY && use != PG_COPY)
-        return true;
-    if (use == PG_COPY)
-        return settle(pg, apply_settings, 2, false, err);
-    TRY(settle(pg, apply_settings, array_count(apply_settings), false, err));
-    return become_replica(pg, err);
+    if (use == PG_APPLY) {
+        TRY(settle(pg, apply_settings, array_count(apply_settings), false, err));
+        return become_replica(pg, err);
+    }
+    return settle(pg, other_settings, use == PG_COPY ? 2 : 1, false, err);
 }
 
 /* Notices are for people at a terminal. */

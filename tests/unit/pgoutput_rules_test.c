@@ -69,9 +69,8 @@ static void must(struct rig *r, bool ok)
 
 static void say(struct rig *r, enum frame_kind kind) { must(r, send_as(r, kind)); }
 
-/* Each character of `layout` is a byte, except: # a u32 argument, $ a string argument with its
- * NUL, % a string argument as a value ('t', length, bytes), ~ two bytes argument, 8 zero bytes
- * @. */
+/* Each character of `layout` is a byte, 0 and 1 the numbers, except @: any u64; and what takes
+ * an argument: # a u32, ~ a u16, ! a byte, $ a string with its NUL, % a string as a value. */
 static void compose(struct rig *r, const char *layout, ...)
 {
     va_list args;
@@ -89,6 +88,8 @@ static void compose(struct rig *r, const char *layout, ...)
             writer_u32be(&r->body, va_arg(args, uint32_t));
         } else if (*c == '~') {
             writer_u16be(&r->body, (uint16_t)va_arg(args, int));
+        } else if (*c == '!') {
+            writer_u8(&r->body, (uint8_t)va_arg(args, int));
         } else if (*c == '@') {
             writer_u64be(&r->body, 1);
         } else {
@@ -137,16 +138,13 @@ static void stream_abort(struct rig *r, uint32_t xid, uint32_t part)
 /* A table of two columns: `id`, the key, and `name`. A part of 0: not in a stream. */
 static void relation(struct rig *r, uint32_t part, char identity, const char *name)
 {
-    char layout[] = "R#$$d~1$##0$##";
-    layout[4] = identity;
     uint32_t all = 0xffffffff;
-    if (part == 0) {
-        compose(r, layout, TABLE, "public", "t", 2, "id", 23, all, name, 25, all);
-    } else {
-        char streamed[20] = "R#";
-        strcat(streamed, layout + 1);
-        compose(r, streamed, part, TABLE, "public", "t", 2, "id", 23, all, name, 25, all);
-    }
+    if (part == 0)
+        compose(r, "R#$$!~1$##0$##", TABLE, "public", "t", identity, 2, "id", 23, all, name, 25,
+                all);
+    else
+        compose(r, "R##$$!~1$##0$##", part, TABLE, "public", "t", identity, 2, "id", 23, all,
+                name, 25, all);
     say(r, FRAME_DATA);
 }
 

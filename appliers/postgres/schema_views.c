@@ -1,12 +1,7 @@
-/* What follows the last row: materialised views and statistics. */
-#include <stdlib.h>
-
-#include "appliers/postgres/jobs.h"
+/* What follows the last row: materialised views. */
 #include "appliers/postgres/schema_inner.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
-
-/* ---- materialised views ---- */
 
 static const char views_sql[] =
     "select format('%I.%I', n.nspname, c.relname) from pg_class c "
@@ -49,8 +44,9 @@ static bool refresh(PGconn *green, const char *name, const _Atomic bool *stop,
     int64_t begun = clock_mono_us();
     if (!schema_run(green, writer_cstr(&sql), stop, err))
         return error_wrap(err, "refresh %s", name);
-    log_event("schema.view_refreshed", LOG_INFO, "view=%s seconds=%.1f", name,
-              (double)(clock_mono_us() - begun) / 1e6);
+    char shown[512];
+    log_event("schema.view_refreshed", LOG_INFO, "view=%s seconds=%.1f",
+              log_quote(shown, sizeof shown, name), (double)(clock_mono_us() - begun) / 1e6);
     return true;
 }
 
@@ -82,35 +78,4 @@ bool schema_refresh_views(PGconn *blue, PGconn *green, const _Atomic bool *stop,
         TRY(refresh_pass(green, &views, stop, err));
     error_clear(err);
     return true;
-}
-
-/* ---- statistics ---- */
-
-static bool analyze(void *context, const struct job *job, PGconn *pg, struct error *err)
-{
-    const _Atomic bool *const *stop = context;
-    cleanup_with(writer_release) struct writer sql = {0};
-    writer_printf(&sql, "analyze %s", (const char *)job->what);
-    if (schema_run(pg, writer_cstr(&sql), *stop, err))
-        return true;
-    if (strcmp(err->sqlstate, "42P01") != 0)
-        return error_wrap(err, "analyze %s", (const char *)job->what);
-    log_event("schema.not_analyzed", LOG_WARN, "table=%s reason=\"not there\"",
-              (const char *)job->what);
-    error_clear(err);
-    return true;
-}
-
-bool schema_analyze(struct schema *s, PGconn *const *green, size_t jobs,
-                    const _Atomic bool *stop, struct error *err)
-{
-    struct jobs all = {.run = analyze, .context = &stop};
-    all.list = calloc(s->table_count + 1, sizeof *all.list);
-    check(all.list != NULL);
-    for (size_t i = 0; i < s->table_count; i++)
-        if (s->tables[i].wanted && !s->tables[i].partition)
-            all.list[all.count++] = (struct job){.what = s->tables[i].green};
-    bool ok = jobs_run(&all, green, jobs, err);
-    free(all.list);
-    return ok;
 }
