@@ -53,11 +53,11 @@ static struct bytes text_bytes(const char *text)
 }
 
 /* Green's name of a column, or NULL if the operator leaves it out. */
-static const char *mapped_name(struct binding *b, const struct table_options *map,
+static const char *mapped_name(struct arena *a, const struct table_options *map,
                                struct bytes name)
 {
     if (map == NULL || map->column_count == 0)
-        return arena_text(&b->arena, name);
+        return arena_text(a, name);
     for (size_t i = 0; i < map->column_count; i++)
         if (bytes_equal(text_bytes(map->columns[i].from), name))
             return map->columns[i].to;
@@ -72,41 +72,100 @@ static int find_column(const PGresult *res, const char *name)
     return -1;
 }
 
+/* Ids below this are the same in every cluster; above, each has its own. */
+enum { FIRST_USER_TYPE = 16384 };
+
+/* A column that the source has and the target has not. */
+struct lack {
+    const struct binding_source *from;
+    const struct binding *binding;
+    const struct table_options *map;
+    const PGresult *green; /* The target's columns. */
+    const struct column *column;
+    const char *name; /* On the target. */
+};
+
 /* The column as the source has it, with what rows that are older than it read there. */
-static bool put_column_type(const struct binding_source *from, const struct binding *b,
-                            const struct column *column, struct writer *out)
+static void put_column_type(const struct lack *l, struct writer *out,
+                            struct column_facts *facts)
 {
-    bool exact = false;
+    const struct binding_source *from = l->from;
+    *facts = (struct column_facts){0};
     if (from->column_type != NULL &&
-        from->column_type(from->context, b->relation, column->name, out, &exact))
-        return exact;
+        from->column_type(from->context, l->binding->relation, l->column->name, out, facts))
+        return;
     if (from->type_name == NULL ||
-        !from->type_name(from->context, column->type, column->typmod, out))
+        !from->type_name(from->context, l->column->type, l->column->typmod, out))
         writer_text(out, "<its type on the source>");
-    return false;
 }
 
-/* True if the target has the column now. */
-static bool add_column(const struct binding_source *from, const struct binding *b,
-                       const struct column *column, const char *name, struct error *err)
+static bool is_on_source(const struct lack *l, const char *green_name)
 {
+    struct arena scratch = {0};
+    const struct relation *rel = l->binding->relation;
+    bool found = false;
+    for (uint16_t i = 0; !found && i < rel->column_count; i++) {
+        const char *name = mapped_name(&scratch, l->map, rel->columns[i].name);
+        found = name != NULL && strcmp(name, green_name) == 0;
+    }
+    arena_clear(&scratch);
+    return found;
+}
+
+/* The target's column which this one may have been before it was renamed: nothing on the source
+ * answers to it any more, and the type is the same. NULL: none. */
+static const char *former_name(const struct lack *l)
+{
+    for (int row = 0; row < PQntuples(l->green); row++) {
+        const char *name = PQgetvalue(l->green, row, COL_NAME);
+        uint32_t type = (uint32_t)pg_u64(l->green, row, COL_TYPE);
+        bool same = type == l->column->type ||
+                    (type >= FIRST_USER_TYPE && l->column->type >= FIRST_USER_TYPE);
+        if (same && !pg_bool(l->green, row, COL_GENERATED) && !is_on_source(l, name))
+            return name;
+    }
+    return NULL;
+}
+
+static void put_rename(const struct lack *l, const char *former, struct writer *out)
+{
+    writer_printf(out, "ALTER TABLE %s RENAME COLUMN ", l->binding->table);
+    pg_quote_name(out, text_bytes(former));
+    writer_text(out, " TO ");
+    pg_quote_name(out, text_bytes(l->name));
+}
+
+/* True if the target has the column now. A column that may have been renamed is never added:
+ * its old rows would be empty. */
+static bool add_column(const struct lack *l, struct error *err)
+{
+    struct column_facts facts;
     struct writer sql = {0};
-    writer_printf(&sql, "ALTER TABLE %s ADD COLUMN ", b->table);
-    pg_quote_name(&sql, text_bytes(name));
+    struct writer rename = {0};
+    writer_printf(&sql, "ALTER TABLE %s ADD COLUMN ", l->binding->table);
+    pg_quote_name(&sql, text_bytes(l->name));
     writer_text(&sql, " ");
-    bool exact = put_column_type(from, b, column, &sql);
-    bool mended = exact && from->mend != NULL && from->mend(from->context, writer_cstr(&sql));
-    if (!mended) {
+    put_column_type(l, &sql, &facts);
+    const char *former = facts.is_known && !facts.follows ? NULL : former_name(l);
+    bool mended = facts.is_known && facts.is_exact && former == NULL && l->from->mend != NULL &&
+                  l->from->mend(l->from->context, writer_cstr(&sql));
+    if (!mended)
         error_set(err, ERROR_SCHEMA,
-                  "table %s has no column %s on the target, but the source has", b->shown,
-                  name);
+                  "table %s has no column %s on the target, but the source has",
+                  l->binding->shown, l->name);
+    if (!mended && former != NULL) {
+        put_rename(l, former, &rename);
+        error_hint(err, "%s; -- or, if it is new: %s;", writer_cstr(&rename),
+                   writer_cstr(&sql));
+    } else if (!mended) {
         error_hint(err, "%s;%s", writer_cstr(&sql),
-                   exact || from->column_type == NULL
+                   facts.is_exact || !facts.is_known
                        ? ""
                        : " -- the rows that were there before got values of their own on the "
                          "source, which are not in the stream: copy them");
     }
     writer_release(&sql);
+    writer_release(&rename);
     return mended;
 }
 
@@ -147,9 +206,6 @@ static bool wrong_type(const struct binding_source *from, const struct binding *
     return false;
 }
 
-/* Ids below this are the same in every cluster; above, each has its own. */
-enum { FIRST_USER_TYPE = 16384 };
-
 static bool read_column(const struct binding_source *from, struct binding *b,
                         const struct column *column, const PGresult *res, int row,
                         struct target_column *out, struct error *err)
@@ -177,14 +233,15 @@ static bool read_columns(const struct binding_source *from, struct binding *b,
     const struct relation *rel = b->relation;
     const struct table_options *map = options_table(from->options, rel->schema, rel->name);
     for (uint16_t i = 0; i < rel->column_count; i++) {
-        const char *name = mapped_name(b, map, rel->columns[i].name);
+        const char *name = mapped_name(&b->arena, map, rel->columns[i].name);
         if (name == NULL)
             continue;
         int row = find_column(res, name);
         if (row < 0 && from->options->ddl_policy == DDL_IGNORE)
             continue;
         if (row < 0) {
-            *again = add_column(from, b, &rel->columns[i], name, err);
+            struct lack lack = {from, b, map, res, &rel->columns[i], name};
+            *again = add_column(&lack, err);
             return *again;
         }
         taken[row] = true;

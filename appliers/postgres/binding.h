@@ -40,6 +40,12 @@ struct binding {
     struct binding *next;
 };
 
+struct column_facts {
+    bool is_known;
+    bool is_exact; /* Else the source gave each older row a value of its own. */
+    bool follows;  /* No column was dropped from right before it. */
+};
+
 struct binding_source {
     PGconn *green; /* Not in a pipeline. */
     const struct options *options;
@@ -49,9 +55,9 @@ struct binding_source {
                     struct writer *name);
     bool (*type_name)(void *context, uint32_t type, int32_t typmod, struct writer *out);
     /* "integer DEFAULT '7' NOT NULL": what makes a column in which the rows that are there read
-     * as on the source. *exact false: they do not, the source gave each a value of its own. */
+     * as on the source. */
     bool (*column_type)(void *context, const struct relation *rel, struct bytes name,
-                        struct writer *out, bool *exact);
+                        struct writer *out, struct column_facts *facts);
     /* Runs a statement that mends the target; NULL unless the operator wants that. */
     bool (*mend)(void *context, const char *sql);
     void *context;

@@ -71,7 +71,9 @@ static const char column_sql[] =
     "select format_type(a.atttypid, a.atttypmod), a.attnotnull, %s, "
     "case when %s then false else d.adbin is not null end, "
     "case when co.collname is not null and a.attcollation <> t.typcollation then "
-    "quote_ident(cn.nspname) || '.' || quote_ident(co.collname) end "
+    "quote_ident(cn.nspname) || '.' || quote_ident(co.collname) end, "
+    "not exists (select 1 from pg_attribute x where x.attrelid = a.attrelid and "
+    "x.attnum = a.attnum - 1 and x.attisdropped) "
     "from pg_attribute a join pg_type t on t.oid = a.atttypid "
     "left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum "
     "left join pg_collation co on co.oid = a.attcollation "
@@ -81,7 +83,7 @@ static const char column_sql[] =
 /* Since PostgreSQL 11 a column added with a default is not written into the rows: the catalogue
  * holds what they read as. */
 static bool column_type(void *context, const struct relation *rel, struct bytes name,
-                        struct writer *out, bool *exact)
+                        struct writer *out, struct column_facts *facts)
 {
     struct session *s = context;
     struct error unheard = {0};
@@ -115,7 +117,8 @@ static bool column_type(void *context, const struct relation *rel, struct bytes 
     }
     if (pg_bool(res, 0, 1))
         writer_text(out, " NOT NULL");
-    *exact = !pg_bool(res, 0, 3);
+    *facts = (struct column_facts){
+        .is_known = true, .is_exact = !pg_bool(res, 0, 3), .follows = pg_bool(res, 0, 5)};
     return true;
 }
 
