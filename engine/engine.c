@@ -79,6 +79,14 @@ static void on_target(void *context, struct position *applied, struct position *
 
 /* ---- starting ---- */
 
+/* Signals are for the thread that called us: none that is made meanwhile takes them. */
+static void block_signals(sigset_t *before)
+{
+    sigset_t all;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
 static bool lock_state(struct engine *e, struct error *err)
 {
     char path[PATH_MAX];
@@ -171,18 +179,6 @@ static void make_lane(struct engine *e)
     e->lane = lane_new(&options);
 }
 
-static bool claim(struct engine *e, struct error *err)
-{
-    struct checkpoint found;
-    TRY(lane_open(e->lane, &found, err));
-    e->shared.applied = e->shared.durable = found.pos;
-    e->shared.applied_seq = found.seq;
-    e->durable_seq = found.seq;
-    log_event("engine.claimed", LOG_INFO, "epoch=%" PRIu64 " seq=%" PRIu64 " position=%s",
-              found.epoch, found.seq, found.pos.text);
-    return true;
-}
-
 static bool spool_lost(const struct engine *e, const struct spool_extent *extent,
                        struct error *err)
 {
@@ -197,8 +193,18 @@ static bool spool_lost(const struct engine *e, const struct spool_extent *extent
 }
 
 /* The spool must begin at or before the boundary behind the target's checkpoint, and is begun
- * anew if the target is past its end (or there is none): the source must then still reach back,
- * which it checks when it is opened. */
+ * anew if the target is past its end (or there is none). */
+static bool fit_spool(struct engine *e, struct error *err)
+{
+    struct spool_extent extent;
+    spool_extent(e->spool, &extent);
+    if (extent.last_seq < e->shared.applied_seq || extent.last_pos.len == 0)
+        return spool_restart(e->spool, e->shared.applied_seq, &e->shared.applied, err);
+    if (extent.first_seq > e->shared.applied_seq + 1)
+        return spool_lost(e, &extent, err);
+    return true;
+}
+
 static bool open_spool(struct engine *e, struct error *err)
 {
     uint64_t part = e->o->disk_max / DISK_PARTS;
@@ -210,13 +216,40 @@ static bool open_spool(struct engine *e, struct error *err)
         .segment_bytes = e->o->segment_bytes < part ? e->o->segment_bytes : part,
         .durable = e->o->ack == ACK_SPOOL,
     };
-    TRY(spool_open(&options, &e->spool, err));
+    sigset_t before;
+    block_signals(&before);
+    bool ok = spool_open(&options, &e->spool, err);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return ok && fit_spool(e, err);
+}
+
+/* Before anything is taken over: whether what is here, on the target and on the source fits
+ * together. An engine that cannot go on must not fence off one that can. */
+static bool look(struct engine *e, struct error *err)
+{
+    struct checkpoint c;
+    bool found;
+    TRY(e->driver->checkpoint(e->o, &e->identity, &c, &found, err));
+    e->shared.applied = found ? c.pos : e->identity.start;
+    e->shared.applied_seq = found ? c.seq : 0;
+    if (e->spool == NULL)
+        TRY(open_spool(e, err));
     struct spool_extent extent;
     spool_extent(e->spool, &extent);
-    if (extent.last_seq < e->shared.applied_seq || extent.last_pos.len == 0)
-        return spool_restart(e->spool, e->shared.applied_seq, &e->shared.applied, err);
-    if (extent.first_seq > e->shared.applied_seq + 1)
-        return spool_lost(e, &extent, err);
+    return e->origin->ops->open(e->origin, err) &&
+           e->origin->ops->reaches_back(e->origin, &extent.last_pos, err);
+}
+
+static bool claim(struct engine *e, struct error *err)
+{
+    struct checkpoint found;
+    TRY(lane_open(e->lane, &found, err));
+    e->shared.applied = e->shared.durable = found.pos;
+    e->shared.applied_seq = found.seq;
+    e->durable_seq = found.seq;
+    TRY(fit_spool(e, err)); /* The engine before us may have gone on since we looked. */
+    log_event("engine.claimed", LOG_INFO, "epoch=%" PRIu64 " seq=%" PRIu64 " position=%s",
+              found.epoch, found.seq, found.pos.text);
     return true;
 }
 
@@ -246,28 +279,13 @@ static void start_threads(struct engine *e)
         .context = e,
         .target = on_target,
     };
+    sigset_t before;
+    block_signals(&before);
     e->receiver = receiver_start(&options);
     check(pthread_create(&e->thread, NULL, apply_main, e) == 0);
     check(pthread_create(&e->watcher, NULL, watch_main, e) == 0);
     e->threads_run = true;
-}
-
-/* Signals are for the thread that called us: none of ours takes them. */
-static bool start_working(struct engine *e, struct error *err)
-{
-    sigset_t all;
-    sigset_t before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool ok = open_spool(e, err) && open_buffer(e, err);
-    if (ok) {
-        e->source = e->driver->source(e->o, &e->identity);
-        e->mirror = e->driver->mirror(e->o);
-        e->moved_at = clock_mono_us();
-        start_threads(e);
-    }
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return ok;
 }
 
 static bool start(struct engine *e, struct error *err)
@@ -278,11 +296,17 @@ static bool start(struct engine *e, struct error *err)
     TRY(reach(e, reach_blue, "blue", err));
     TRY(reach(e, reach_green, "green", err));
     TRY(reach(e, find_stream, "blue", err));
+    TRY(reach(e, look, "blue and green", err));
     make_lane(e);
     TRY(reach(e, claim, "green", err));
+    TRY(open_buffer(e, err));
     TRY(reach(e, open_copier, "green", err));
     e->origin->ops->release_snapshot(e->origin);
-    return start_working(e, err);
+    e->source = e->driver->source(e->o, &e->identity);
+    e->mirror = e->driver->mirror(e->o);
+    e->moved_at = clock_mono_us();
+    start_threads(e);
+    return true;
 }
 
 bool engine_start(const struct engine_options *options, struct engine **out, struct error *err)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "decoders/postgres/publication.h"
+#include "decoders/postgres/slot.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/postgres/pg.h"
@@ -416,6 +417,16 @@ static void flush_log(struct pg_origin *o)
                     &unheard);
 }
 
+static bool pg_origin_reaches_back(struct origin *base, const struct position *from,
+                                   struct error *err)
+{
+    struct pg_origin *o = origin_of(base);
+    uint64_t lsn;
+    if (!pg_lsn_parse(from->text, &lsn))
+        return error_set(err, ERROR_DATA, "not a position: %s", from->text);
+    return slot_reaches_back(o->pg, o->object, lsn, err);
+}
+
 static bool pg_origin_probe(struct origin *base, const struct position *since,
                             struct origin_probe *p, struct error *err)
 {
@@ -485,6 +496,7 @@ static const struct origin_ops pg_origin_ops = {
     .exists = pg_origin_exists,
     .create = pg_origin_create,
     .release_snapshot = pg_origin_release_snapshot,
+    .reaches_back = pg_origin_reaches_back,
     .probe = pg_origin_probe,
     .barrier = pg_origin_barrier,
     .remove = pg_origin_remove,

@@ -8,6 +8,7 @@
 
 #include "decoders/postgres/boundary.h"
 #include "decoders/postgres/publication.h"
+#include "decoders/postgres/slot.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/postgres/pg.h"
@@ -75,52 +76,7 @@ static bool ask(struct stream *s, const char *sql, PGresult **out, struct error 
     return true;
 }
 
-static bool lost(struct stream *s, struct error *err)
-{
-    return error_hint(err,
-                      "The changes since then can no longer be had. Start over: teal finish, "
-                      "empty the target's tables, teal run. (slot %s)",
-                      s->slot);
-}
-
-/* A slot that acknowledged more than our reader holds skips silently what lies between. */
-static bool check_slot(struct stream *s, uint64_t from, struct error *err)
-{
-    char sql[256];
-    (void)snprintf(sql, sizeof sql,
-                   "select confirmed_flush_lsn, pg_current_wal_flush_lsn() from "
-                   "pg_replication_slots where slot_name = '%s'",
-                   s->slot);
-    cleanup_with(pg_result_drop) PGresult *res = NULL;
-    TRY(ask(s, sql, &res, err));
-    char shown[20];
-    pg_lsn_text(from, shown);
-    if (PQntuples(res) == 0) {
-        error_set(err, ERROR_LOST,
-                  "replication slot %s is gone from the source; the last position held is %s",
-                  s->slot, shown);
-        return lost(s, err);
-    }
-    uint64_t confirmed = 0;
-    uint64_t end = 0;
-    if ((!PQgetisnull(res, 0, 0) && !pg_lsn_parse(PQgetvalue(res, 0, 0), &confirmed)) ||
-        !pg_lsn_parse(PQgetvalue(res, 0, 1), &end))
-        return error_set(err, ERROR_DATA, "slot %s: its position cannot be read", s->slot);
-    if (confirmed > from) {
-        error_set(err, ERROR_LOST,
-                  "slot %s was confirmed up to %s, but only what lies before %s is held here",
-                  s->slot, PQgetvalue(res, 0, 0), shown);
-        return lost(s, err);
-    }
-    if (end < from) {
-        error_set(err, ERROR_LOST,
-                  "the source's log ends at %s, before %s, which was already received from it: "
-                  "it was restored or failed over, and has lost transactions",
-                  PQgetvalue(res, 0, 1), shown);
-        return lost(s, err);
-    }
-    return true;
-}
+static bool lost(struct stream *s, struct error *err) { return slot_lost_hint(s->slot, err); }
 
 /* After a failover the new timeline must have branched off behind all that we received. */
 static bool check_timeline(struct stream *s, uint32_t timeline, uint64_t from,
@@ -165,7 +121,7 @@ static bool check_server(struct stream *s, uint64_t from, struct error *err)
         return lost(s, err);
     }
     uint32_t timeline = (uint32_t)pg_u64(res, 0, 1);
-    TRY(check_slot(s, from, err));
+    TRY(slot_reaches_back(s->pg, s->slot, from, err));
     TRY(check_timeline(s, timeline, from, err));
     s->timeline = timeline;
     return true;
