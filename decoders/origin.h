@@ -37,7 +37,8 @@ struct origin_ops {
     bool (*create)(struct origin *o, struct stream_identity *identity, char *snapshot,
                    size_t snapshot_size, struct error *err);
     void (*release_snapshot)(struct origin *o);
-    /* Whether the stream can still give everything behind `from`: ERROR_LOST if not. */
+    /* Whether the stream can still give everything behind `from`: ERROR_LOST if not,
+     * ERROR_FENCED while somebody else is reading it. */
     bool (*reaches_back)(struct origin *o, const struct position *from, struct error *err);
     bool (*probe)(struct origin *o, const struct position *since, struct origin_probe *p,
                   struct error *err);

@@ -88,15 +88,20 @@ void apply_on_conflict(void *context, const struct relation *rel,
 /* ---- telling the others ---- */
 
 /* Remembers an applied place until the target says that it is durable. */
-static void note_mark(struct engine *e, uint64_t seq, const struct position *pos)
+static void note_mark(struct engine *e)
 {
-    struct checkpoint *last = e->mark_count == 0 ? NULL : &e->marks[e->mark_count - 1];
-    if (last != NULL && last->seq >= seq)
+    struct applied_mark *last = e->mark_count == 0 ? NULL : &e->marks[e->mark_count - 1];
+    struct applied_mark now;
+    lane_applied(e->lane, &now.seq, &now.pos);
+    if (last != NULL && last->seq >= now.seq)
         return;
+    uint64_t held = lane_oldest_segment(e->lane, e->segment);
+    uint64_t open = txn_buffer_oldest_segment(e->buffer, e->segment);
+    now.segment = held < open ? held : open;
     if (last != NULL && e->mark_count == array_count(e->marks))
-        *last = (struct checkpoint){.seq = seq, .pos = *pos};
+        *last = now;
     else
-        e->marks[e->mark_count++] = (struct checkpoint){.seq = seq, .pos = *pos};
+        e->marks[e->mark_count++] = now;
 }
 
 static void share_durable(struct engine *e, uint64_t seq)
@@ -108,6 +113,7 @@ static void share_durable(struct engine *e, uint64_t seq)
         return;
     struct position pos = e->marks[reached - 1].pos;
     e->durable_seq = e->marks[reached - 1].seq;
+    e->durable_segment = e->marks[reached - 1].segment;
     e->mark_count -= reached;
     memmove(e->marks, e->marks + reached, e->mark_count * sizeof *e->marks);
     pthread_mutex_lock(&e->lock);
@@ -132,16 +138,6 @@ static bool share_applied(struct engine *e)
     }
     pthread_mutex_unlock(&e->lock);
     return moved;
-}
-
-static void set_reach(struct engine *e, const struct error *err)
-{
-    pthread_mutex_lock(&e->lock);
-    if (err == NULL)
-        error_clear(&e->shared.reach);
-    else
-        e->shared.reach = *err;
-    pthread_mutex_unlock(&e->lock);
 }
 
 /* ---- reading ---- */
@@ -229,7 +225,7 @@ static void lane_failed(struct engine *e, const struct error *err)
         e->reader_failed = true;
         engine_set_halt(e, err);
     }
-    set_reach(e, err);
+    engine_set_reach(e, err);
     backoff_failed(&e->backoff, "target.disconnected", err);
 }
 
@@ -247,7 +243,7 @@ static void open_lane(struct engine *e)
         return;
     }
     (void)backoff_worked(&e->backoff);
-    set_reach(e, NULL);
+    engine_set_reach(e, NULL);
     log_event("target.connected", LOG_INFO, "seq=%" PRIu64 " position=%s", found.seq,
               found.pos.text);
 }
@@ -272,14 +268,15 @@ static void release_spool(struct engine *e)
     if (now - e->durable_asked_at < DURABLE_EVERY_US || lane_state(e->lane) != LANE_OPEN)
         return;
     e->durable_asked_at = now;
+    note_mark(e);
     struct error err = {0};
     uint64_t durable;
     if (!lane_durable(e->lane, &durable, &err)) {
-        log_error("target.durable_unknown", LOG_DEBUG, &err);
+        lane_failed(e, &err);
         return;
     }
     share_durable(e, durable);
-    spool_release(e->spool, e->durable_seq, txn_buffer_oldest_segment(e->buffer, e->segment));
+    spool_release(e->spool, e->durable_seq, e->durable_segment);
 }
 
 static void keep_checkpoint_moving(struct engine *e)
@@ -328,23 +325,36 @@ static void work(struct engine *e, bool may_read)
         lane_failed(e, &err);
     if (share_applied(e) && reads)
         engine_set_halt(e, NULL);
-    uint64_t seq;
-    struct position pos;
-    lane_applied(e->lane, &seq, &pos);
-    if (!lane_is_busy(e->lane))
-        note_mark(e, seq, &pos);
     keep_checkpoint_moving(e);
     release_spool(e);
 }
 
 /* ---- the copy ---- */
 
-static bool past_window(struct engine *e)
+static bool applied_past_window(struct engine *e)
 {
     struct position pos;
     uint64_t seq;
     lane_applied(e->lane, &seq, &pos);
     return e->origin->ops->reaches(&pos, &e->window_end);
+}
+
+/* A target that crashed later would come back inside the window, where its changes still need
+ * the judge: so what was applied must also be durable. */
+static bool window_is_over(struct engine *e)
+{
+    struct error err = {0};
+    if (lane_is_busy(e->lane)) {
+        work(e, false);
+        return false;
+    }
+    if (e->origin->ops->reaches(&e->shared.durable, &e->window_end))
+        return true;
+    if (!lane_move_checkpoint(e->lane, &err))
+        lane_failed(e, &err);
+    release_spool(e);
+    (void)poll(NULL, 0, 10);
+    return false;
 }
 
 static void copy_failed(struct engine *e, const char *what, const struct error *err)
@@ -354,7 +364,7 @@ static void copy_failed(struct engine *e, const char *what, const struct error *
         return;
     }
     if (err->kind == ERROR_RETRY || err->kind == ERROR_CONNECT) {
-        set_reach(e, err);
+        engine_set_reach(e, err);
         backoff_failed(&e->backoff, what, err);
         return;
     }
@@ -375,7 +385,7 @@ static bool copy_step(struct engine *e, bool (*step)(struct copier *c, struct er
         if (step(e->copier, &err)) {
             (void)backoff_worked(&e->backoff);
             engine_set_halt(e, NULL);
-            set_reach(e, NULL);
+            engine_set_reach(e, NULL);
             return true;
         }
         if (!atomic_load(&e->stop))
@@ -418,6 +428,9 @@ static bool finish_copy(struct engine *e)
         return false;
     e->applier->ops->forget_shapes(e->applier);
     e->stage = COPY_DONE;
+    pthread_mutex_lock(&e->lock);
+    e->shared.is_copied = true;
+    pthread_mutex_unlock(&e->lock);
     return true;
 }
 
@@ -444,11 +457,9 @@ static void follow(struct engine *e)
         case LANE_CLOSED: open_lane(e); break;
         case LANE_HALTED: retry_halted(e); break;
         case LANE_OPEN:
-            if (e->stage != COPY_FINISH || !past_window(e))
+            if (e->stage != COPY_FINISH || !applied_past_window(e))
                 follow_open(e);
-            else if (lane_is_busy(e->lane))
-                work(e, false);
-            else
+            else if (window_is_over(e))
                 return;
             break;
         }
@@ -471,6 +482,11 @@ static void drain(struct engine *e)
 void *apply_main(void *context)
 {
     struct engine *e = context;
+    struct error err = {0};
+    if (!engine_begin(e, &err)) {
+        engine_end(e, atomic_load(&e->stop) ? NULL : &err);
+        return NULL;
+    }
     bool going = copy_rows(e);
     if (going && e->stage == COPY_FINISH) {
         going = begin_window(e);

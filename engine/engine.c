@@ -68,6 +68,16 @@ void engine_set_halt(struct engine *e, const struct error *err)
         engine_end(e, err);
 }
 
+void engine_set_reach(struct engine *e, const struct error *err)
+{
+    pthread_mutex_lock(&e->lock);
+    if (err == NULL)
+        error_clear(&e->shared.reach);
+    else
+        e->shared.reach = *err;
+    pthread_mutex_unlock(&e->lock);
+}
+
 static void on_target(void *context, struct position *applied, struct position *durable)
 {
     struct engine *e = context;
@@ -78,14 +88,6 @@ static void on_target(void *context, struct position *applied, struct position *
 }
 
 /* ---- starting ---- */
-
-/* Signals are for the thread that called us: none that is made meanwhile takes them. */
-static void block_signals(sigset_t *before)
-{
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, before);
-}
 
 static bool lock_state(struct engine *e, struct error *err)
 {
@@ -103,7 +105,11 @@ static bool lock_state(struct engine *e, struct error *err)
                            "[migration] state");
 }
 
-static bool may_come(const struct error *err) { return err->kind == ERROR_RETRY; }
+/* An engine that has the stream may be one that has just died. */
+static bool may_come(const struct error *err)
+{
+    return err->kind == ERROR_RETRY || err->kind == ERROR_FENCED;
+}
 
 /* Tries until it works, fails for good, or the time is over. */
 static bool reach(struct engine *e, bool (*attempt)(struct engine *e, struct error *err),
@@ -119,6 +125,7 @@ static bool reach(struct engine *e, bool (*attempt)(struct engine *e, struct err
         if (!may_come(err) || late || atomic_load(&e->stop))
             return error_wrap(err, "%s", side);
         backoff_failed(&backoff, "engine.waiting", err);
+        engine_set_reach(e, err);
         error_clear(err);
         while (!backoff_is_due(&backoff) && !atomic_load(&e->stop))
             (void)poll(NULL, 0, 20);
@@ -216,11 +223,7 @@ static bool open_spool(struct engine *e, struct error *err)
         .segment_bytes = e->o->segment_bytes < part ? e->o->segment_bytes : part,
         .durable = e->o->ack == ACK_SPOOL,
     };
-    sigset_t before;
-    block_signals(&before);
-    bool ok = spool_open(&options, &e->spool, err);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return ok && fit_spool(e, err);
+    return spool_open(&options, &e->spool, err) && fit_spool(e, err);
 }
 
 /* Before anything is taken over: whether what is here, on the target and on the source fits
@@ -270,7 +273,7 @@ static bool open_copier(struct engine *e, struct error *err)
     return e->copier->ops->open(e->copier, e->snapshot, &e->stage, err);
 }
 
-static void start_threads(struct engine *e)
+static void start_others(struct engine *e)
 {
     struct receiver_options options = {
         .source = e->source,
@@ -279,20 +282,18 @@ static void start_threads(struct engine *e)
         .context = e,
         .target = on_target,
     };
-    sigset_t before;
-    block_signals(&before);
     e->receiver = receiver_start(&options);
-    check(pthread_create(&e->thread, NULL, apply_main, e) == 0);
     check(pthread_create(&e->watcher, NULL, watch_main, e) == 0);
-    e->threads_run = true;
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    e->has_watcher = true;
+    pthread_mutex_lock(&e->lock);
+    e->shared.is_copied = e->stage == COPY_DONE;
+    e->shared.has_begun = true;
+    error_clear(&e->shared.reach);
+    pthread_mutex_unlock(&e->lock);
 }
 
-static bool start(struct engine *e, struct error *err)
+bool engine_begin(struct engine *e, struct error *err)
 {
-    TRY(lock_state(e, err));
-    e->origin = e->driver->origin(e->o);
-    e->asker = e->driver->origin(e->o);
     TRY(reach(e, reach_blue, "blue", err));
     TRY(reach(e, reach_green, "green", err));
     TRY(reach(e, find_stream, "blue", err));
@@ -305,8 +306,20 @@ static bool start(struct engine *e, struct error *err)
     e->source = e->driver->source(e->o, &e->identity);
     e->mirror = e->driver->mirror(e->o);
     e->moved_at = clock_mono_us();
-    start_threads(e);
+    start_others(e);
     return true;
+}
+
+/* Signals are for the thread that called us: none of ours takes them. */
+static void start_thread(struct engine *e)
+{
+    sigset_t all;
+    sigset_t before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    check(pthread_create(&e->thread, NULL, apply_main, e) == 0);
+    e->has_thread = true;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 bool engine_start(const struct engine_options *options, struct engine **out, struct error *err)
@@ -324,12 +337,15 @@ bool engine_start(const struct engine_options *options, struct engine **out, str
     (void)pthread_condattr_destroy(&monotonic);
     check(pthread_mutex_init(&e->lock, NULL) == 0);
     check(pthread_mutex_init(&e->asker_lock, NULL) == 0);
-    if (start(e, err)) {
-        *out = e;
-        return true;
+    if (!lock_state(e, err)) {
+        engine_free(e);
+        return false;
     }
-    engine_free(e);
-    return false;
+    e->origin = e->driver->origin(e->o);
+    e->asker = e->driver->origin(e->o);
+    start_thread(e);
+    *out = e;
+    return true;
 }
 
 /* ---- ending ---- */
@@ -337,9 +353,9 @@ bool engine_start(const struct engine_options *options, struct engine **out, str
 void engine_ask_stop(struct engine *e)
 {
     atomic_store(&e->stop, true);
-    if (e->copier != NULL)
-        e->copier->ops->cancel(e->copier);
     pthread_mutex_lock(&e->lock);
+    if (e->shared.has_begun)
+        e->copier->ops->cancel(e->copier);
     pthread_cond_broadcast(&e->changed);
     pthread_mutex_unlock(&e->lock);
 }
@@ -355,6 +371,14 @@ bool engine_wait(struct engine *e, struct error *err)
         return true;
     *err = why;
     return false;
+}
+
+bool engine_has_begun(struct engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    bool begun = e->shared.has_begun;
+    pthread_mutex_unlock(&e->lock);
+    return begun;
 }
 
 bool engine_has_ended(struct engine *e)
@@ -388,12 +412,13 @@ static void free_parts(struct engine *e)
 
 void engine_free(struct engine *e)
 {
-    if (e->threads_run) {
+    if (e->has_thread) {
         engine_ask_stop(e);
         (void)pthread_join(e->thread, NULL);
-        (void)pthread_join(e->watcher, NULL);
-        receiver_stop(e->receiver);
     }
+    if (e->has_watcher)
+        (void)pthread_join(e->watcher, NULL);
+    receiver_stop(e->receiver);
     if (e->spool != NULL)
         spool_close(e->spool);
     free_parts(e);
@@ -433,6 +458,8 @@ bool engine_barrier(struct engine *e, int64_t timeout_us, struct position *pos,
                     struct error *err)
 {
     int64_t deadline = clock_mono_us() + timeout_us;
+    if (!engine_has_begun(e))
+        return error_set(err, ERROR_RETRY, "the engine is still starting");
     pthread_mutex_lock(&e->asker_lock);
     uint64_t id = (uint64_t)clock_wall_us() << 4 | ((uint64_t)getpid() & 15);
     bool asked =
@@ -457,6 +484,8 @@ enum { HOLD_TIMEOUT_US = 60000000 };
 bool engine_hold(struct engine *e, struct error *err)
 {
     int64_t deadline = clock_mono_us() + HOLD_TIMEOUT_US;
+    if (!engine_has_begun(e))
+        return error_set(err, ERROR_RETRY, "the engine is still starting");
     pthread_mutex_lock(&e->lock);
     e->shared.hold = true;
     while (!e->shared.is_held && wait_change(e, deadline))

@@ -1,7 +1,7 @@
 /* A running migration: copy, then follow, until told to stop.
  *
- * Threads: the receiver fills the spool; the engine's own thread copies and applies; the
- * watcher asks both sides how far they are and mirrors sequences. Everybody else asks for
+ * Threads: the receiver fills the spool; the engine's own thread starts, copies and applies;
+ * the watcher asks both sides how far they are and mirrors sequences. Everybody else asks for
  * snapshots. Starting is recovering: whatever an earlier engine left, on both sides and on
  * disk, is found, checked against each other and continued. */
 #ifndef ENGINE_ENGINE_H
@@ -19,11 +19,13 @@ struct engine_options {
     bool exit_on_halt;
 };
 
-/* Reaches both sides, takes the migration over, starts the threads. ERROR_RETRY and
- * ERROR_CONNECT: a side cannot be reached. ERROR_FENCED: another engine holds the state folder.
- * ERROR_LOST, ERROR_CONFIG as they say. */
+/* Takes the state folder and begins; how that goes is told by engine_wait(). ERROR_FENCED:
+ * another engine holds the folder. */
 must_check bool engine_start(const struct engine_options *options, struct engine **out,
                              struct error *err);
+
+/* Whether both sides were reached and the migration was taken over. */
+bool engine_has_begun(struct engine *e);
 
 /* Waits until the engine has ended, by engine_ask_stop() or by itself. True: it was told to and
  * all went well; else why. ERROR_REWOUND: another engine goes on where the target is. */

@@ -41,6 +41,8 @@ struct shared {
     struct error reach; /* Why the target cannot be reached. */
     struct error ended; /* Why the engine gave up. */
     bool has_ended;
+    bool has_begun; /* All parts are there. */
+    bool is_copied;
     bool is_caught_up; /* Was, once. */
 
     struct position applied;
@@ -68,6 +70,13 @@ struct shared {
     uint64_t bytes_behind;
     struct mirror_reasons reasons;
     bool mirrored; /* Sequences, at least once. */
+};
+
+/* A place that was applied. Nothing that comes behind it is told before `segment`. */
+struct applied_mark {
+    uint64_t seq;
+    struct position pos;
+    uint64_t segment;
 };
 
 struct engine {
@@ -100,17 +109,26 @@ struct engine {
     enum copy_stage stage;
     struct position window_end; /* "" : no judge is set. */
     uint64_t durable_seq;
-    struct checkpoint marks[64]; /* Applied, not yet durable; oldest first. */
+    uint64_t durable_segment;
+    struct applied_mark marks[64]; /* Not yet durable; oldest first. */
     size_t mark_count;
 
     pthread_t thread;
     pthread_t watcher;
-    bool threads_run;
+    bool has_thread;
+    bool has_watcher;
     atomic_bool stop;
     pthread_mutex_t lock;
     pthread_cond_t changed; /* Of `shared`; CLOCK_MONOTONIC. */
     struct shared shared;
 };
+
+/* What the engine thread does first: reaches both sides, finds what is there, takes it over,
+ * starts the other threads. */
+must_check bool engine_begin(struct engine *e, struct error *err);
+
+/* err NULL: the target (at the start: both sides) can be reached. */
+void engine_set_reach(struct engine *e, const struct error *err);
 
 /* Thread mains. */
 void *apply_main(void *engine);

@@ -574,7 +574,10 @@ void lane_applied(const struct lane *l, uint64_t *seq, struct position *pos)
 bool lane_durable(struct lane *l, uint64_t *seq, struct error *err)
 {
     struct applier *a = l->options.applier;
-    return a->ops->flushed(a, l->at.seq, seq, err);
+    if (a->ops->flushed(a, l->at.seq, seq, err))
+        return true;
+    stop_sending(l);
+    return closed(l);
 }
 
 int64_t lane_oldest_us(const struct lane *l)
@@ -583,3 +586,12 @@ int64_t lane_oldest_us(const struct lane *l)
 }
 
 uint64_t lane_held(const struct lane *l) { return l->held; }
+
+uint64_t lane_oldest_segment(const struct lane *l, uint64_t otherwise)
+{
+    uint64_t oldest = otherwise;
+    for (const struct group *g = l->first; g != NULL; g = g->next)
+        for (const struct txn *t = g->first; t != NULL; t = t->next)
+            oldest = t->first_segment < oldest ? t->first_segment : oldest;
+    return oldest;
+}

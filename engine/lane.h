@@ -44,7 +44,7 @@ void lane_free(struct lane *l);
  * from its checkpoint can go on. */
 must_check bool lane_open(struct lane *l, struct checkpoint *found, struct error *err);
 
-/* NULL: none. The judge must outlive its use; transactions already grouped keep its word. */
+/* NULL: none. It is asked whenever a transaction is sent: change it only while none is held. */
 void lane_set_judge(struct lane *l, struct judge *judge);
 
 /* Takes the transaction over. Its seq must follow the last one's. */
@@ -79,5 +79,7 @@ must_check bool lane_durable(struct lane *l, uint64_t *seq, struct error *err);
 /* The commit time of the oldest transaction held; 0: none. */
 int64_t lane_oldest_us(const struct lane *l);
 uint64_t lane_held(const struct lane *l); /* Transactions held. */
+/* The lowest first_segment of transactions held, or `otherwise` if that is lower. */
+uint64_t lane_oldest_segment(const struct lane *l, uint64_t otherwise);
 
 #endif

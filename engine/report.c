@@ -126,13 +126,29 @@ static void fill_error(struct engine *e, const struct receiver_state *receiver,
     out->phase = halted ? PHASE_HALTED : e->shared.phase;
 }
 
+/* Nothing is known yet but why it takes so long. */
+static bool fill_beginning(struct engine *e, struct status *out)
+{
+    pthread_mutex_lock(&e->lock);
+    bool begun = e->shared.has_begun;
+    if (!begun) {
+        out->error = e->shared.reach;
+        out->phase = PHASE_NEW;
+        fill_ready(e, out);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return !begun;
+}
+
 void engine_snapshot(struct engine *e, struct status *out)
 {
+    out->migration = e->o->name;
+    if (fill_beginning(e, out))
+        return;
     struct receiver_state receiver;
     struct spool_stats stats;
     receiver_state(e->receiver, &receiver);
     fill_spool(e, out, &stats);
-    out->migration = e->o->name;
     e->copier->ops->progress(e->copier, out);
     pthread_mutex_lock(&e->lock);
     const struct shared *s = &e->shared;

@@ -55,7 +55,7 @@ static bool probe_source(struct engine *e, struct error *err)
     /* Under load the newest probe is never reached yet. */
     bool near = reached || (e->shared.reached.mono_us != 0 &&
                             probe.mono_us - e->shared.reached.mono_us < NEAR_US);
-    if (near && e->shared.phase == PHASE_CATCHING_UP && e->stage == COPY_DONE) {
+    if (near && e->shared.phase == PHASE_CATCHING_UP && e->shared.is_copied) {
         e->shared.phase = PHASE_FOLLOWING;
         log_event("engine.phase", LOG_INFO, "phase=%s position=%s", phase_name(PHASE_FOLLOWING),
                   e->shared.applied.text);

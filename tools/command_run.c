@@ -39,6 +39,7 @@ static const char help[] =
 enum {
     CONNECT_TIMEOUT_US = 10000000,
     TICK_MS = 200,
+    STOP_STARTING_US = 2000000,
     LINE_EVERY_US = 10000000,
     WIDTH_DEFAULT = 80,
 };
@@ -120,16 +121,27 @@ static bool host_hold(void *e, struct error *err) { return engine_hold(e, err); 
 static bool host_resume(void *e, struct error *err) { return engine_resume(e, err); }
 static void host_stop(void *e) { engine_ask_stop(e); }
 
+/* Starting may be cut off anywhere, the next start goes on from there: what hangs in it is not
+ * waited for. */
+static void end_if_starting(struct engine *e, int64_t asked_at)
+{
+    if (asked_at != 0 && clock_mono_us() - asked_at > STOP_STARTING_US && !engine_has_begun(e))
+        _exit(EXIT_OK);
+}
+
 static void wait_for_end(struct engine *e, const sigset_t *signals)
 {
     struct progress progress = {.terminal = isatty(STDOUT_FILENO) != 0};
     const struct timespec tick = {.tv_nsec = TICK_MS * 1000000L};
+    int64_t asked_at = 0;
     while (!engine_has_ended(e)) {
         int signal = sigtimedwait(signals, NULL, &tick);
         if (signal > 0) {
             log_event("engine.stopping", LOG_INFO, "signal=%s", strsignal(signal));
             engine_ask_stop(e);
+            asked_at = asked_at == 0 ? clock_mono_us() : asked_at;
         }
+        end_if_starting(e, asked_at);
         show_progress(&progress, e);
     }
 }
@@ -139,14 +151,6 @@ static void wait_for_end(struct engine *e, const sigset_t *signals)
 static int ended_code(enum error_kind kind)
 {
     return kind == ERROR_LOST || kind == ERROR_FENCED ? exit_code(kind) : EXIT_HALTED;
-}
-
-/* Until the engine runs: starting may be cut off anywhere, the next start goes on from there.
- */
-static void end_at_once(int signal)
-{
-    (void)signal;
-    _exit(EXIT_OK);
 }
 
 /* *again: start another engine. */
@@ -176,7 +180,7 @@ static int run_engine(struct engine *e, const struct options *o, const sigset_t 
         log_error("engine.starting_again", LOG_WARN, &err);
     } else if (!as_asked) {
         (void)command_fail("run", &err);
-        code = ended_code(err.kind);
+        code = engine_has_begun(e) ? ended_code(err.kind) : exit_code(err.kind);
     }
     engine_ask_stop(e);
     control_stop(control);
@@ -184,7 +188,7 @@ static int run_engine(struct engine *e, const struct options *o, const sigset_t 
 }
 
 /* Starting is recovering: a target that forgot what it had committed gets a new engine, which
- * reads that again from the spool. Until it runs, signals end the process at once. */
+ * reads that again from the spool. */
 static int run_engines(struct engine_options *options)
 {
     struct error err = {0};
@@ -196,11 +200,10 @@ static int run_engines(struct engine_options *options)
     (void)sigaddset(&signals, SIGTERM);
     (void)sigaddset(&signals, SIGINT);
     (void)sigaddset(&signals, SIGHUP);
+    (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     while (again) {
-        (void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
         if (!engine_start(options, &e, &err))
             return command_fail("run", &err);
-        (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
         code = run_engine(e, options->options, &signals, &again);
         engine_free(e);
         options->connect_timeout_us = -1;
@@ -249,8 +252,5 @@ int command_run(int argc, char **argv)
     if (optind < argc)
         return command_usage("run", "unexpected argument", argv[optind]);
     (void)signal(SIGPIPE, SIG_IGN);
-    (void)signal(SIGTERM, end_at_once);
-    (void)signal(SIGINT, end_at_once);
-    (void)signal(SIGHUP, end_at_once);
     return run(&a);
 }

@@ -216,6 +216,8 @@ static bool session_flushed(struct applier *a, uint64_t committed, uint64_t *dur
     *durable = s->durable;
     if (s->side == NULL)
         return error_set(err, ERROR_RETRY, "not connected to the target");
+    if (PQconsumeInput(s->side) == 0) /* It has hung up: noticed even when there is no work. */
+        return pg_failed(s->side, NULL, err);
     if (s->durable >= committed)
         return true;
     cleanup_with(pg_result_drop) PGresult *res = NULL;

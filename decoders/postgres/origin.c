@@ -424,7 +424,7 @@ static bool pg_origin_reaches_back(struct origin *base, const struct position *f
     uint64_t lsn;
     if (!pg_lsn_parse(from->text, &lsn))
         return error_set(err, ERROR_DATA, "not a position: %s", from->text);
-    return slot_reaches_back(o->pg, o->object, lsn, err);
+    return slot_is_free(o->pg, o->object, err) && slot_reaches_back(o->pg, o->object, lsn, err);
 }
 
 static bool pg_origin_probe(struct origin *base, const struct position *since,

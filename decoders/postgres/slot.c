@@ -49,3 +49,17 @@ bool slot_reaches_back(PGconn *pg, const char *slot, uint64_t from, struct error
     }
     return true;
 }
+
+bool slot_is_free(PGconn *pg, const char *slot, struct error *err)
+{
+    const char *values[] = {slot};
+    cleanup_with(pg_result_drop) PGresult *res = NULL;
+    TRY(pg_query(pg,
+                 "select active_pid from pg_replication_slots where slot_name = $1 and active",
+                 1, values, &res, err));
+    return PQntuples(res) == 0 ||
+           error_set(
+               err, ERROR_FENCED,
+               "another engine receives from replication slot %s (the source's process %s)",
+               slot, PQgetvalue(res, 0, 0));
+}

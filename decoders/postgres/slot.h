@@ -10,6 +10,10 @@
 must_check bool slot_reaches_back(PGconn *pg, const char *slot, uint64_t from,
                                   struct error *err);
 
+/* ERROR_FENCED if somebody receives from it now. It may be a session of our own that died: then
+ * the server notices within its wal_sender_timeout. */
+must_check bool slot_is_free(PGconn *pg, const char *slot, struct error *err);
+
 /* Gives an ERROR_LOST its way out. Returns false. */
 bool slot_lost_hint(const char *slot, struct error *err);
 

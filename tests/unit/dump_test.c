@@ -173,10 +173,10 @@ static void a_dollar_in_a_name_begins_no_quote(void **state)
 {
     (void)state;
     cleanup_with(drop) struct fixture f;
-    cut_after_preamble(&f, HEADER("a$b$c", "TABLE", "public",
-                                  "bob") "CREATE TABLE public.a$b$c (x int DEFAULT "
-                                         "$1);\n\n\n" HEADER("t", "TABLE", "public",
-                                                             "bob") "SELECT 1;\n");
+    cut_after_preamble(
+        &f, HEADER("a$b$c", "TABLE", "public",
+                   "bob") "CREATE TABLE public.a$b$c (x int DEFAULT "
+                          "$1);\n\n\n" HEADER("t", "TABLE", "public", "bob") "SELECT 1;\n");
     assert_int_equal(f.dump.count, 2);
 }
 
