@@ -45,7 +45,7 @@ struct pg_copier {
     bool has_plan;
     size_t next_table; /* Where workers look for parts. */
     struct error failure;
-    bool rewritten;
+    atomic_bool rewritten;
     int64_t began_us;
     uint64_t rows_before; /* Done when this run began to copy. */
 
@@ -217,8 +217,7 @@ static bool work_part(struct worker *w, struct copy_table *t, struct copy_part *
     TRY(copy_rows(&job, &rewritten, err));
     if (rewritten) {
         log_event("copy.table_rewritten", LOG_WARN, "table=%s", t->source->shown);
-        c->rewritten = true;
-        atomic_store(&c->halt, true);
+        c->rewritten = true; /* The next round's; the others go on. */
         return true;
     }
     return atomic_fetch_sub(&t->parts_left, 1) > 1 || end_table(w, t, err);

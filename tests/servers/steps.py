@@ -40,6 +40,16 @@ def ready(engine, timeout=60):
     return engine
 
 
+def following(engine, timeout=60):
+    """Starts it, and waits until it applies changes; whatever else it does fails with what it said."""
+    engine.start()
+    try:
+        engine.wait_phase("catching-up", "following", timeout=timeout)
+    except (TimeoutError, RuntimeError) as failure:
+        raise AssertionError(f"{failure}; engine: {engine.describe()}\n{engine.stderr()[-8000:]}") from failure
+    return engine
+
+
 def arrived(engine, blue, green, tables, mapping=None, timeout=60):
     """What is committed on blue is on green."""
     engine.wait("caught-up", timeout)

@@ -9,7 +9,7 @@ import contextlib
 import pytest
 
 from harness import Workload, ledger, until
-from steps import chunks, done_chunks, frozen, pause, ready, settled
+from steps import chunks, done_chunks, following, frozen, pause, ready, settled
 
 SMALL = {"copy": {"chunk-size": "1MiB", "jobs": 2}}
 KILLED = -9
@@ -160,7 +160,7 @@ def test_the_adversarial_workload_while_the_copy_is_killed_again_and_again(datab
         stack.callback(work.stop)
         for parts in 2, 8, 12:
             killed_in_copy(engine, parts)
-        engine.start().wait_phase("catching-up", "following")
+        following(engine)
         done = work.transactions()
         until(lambda: work.transactions() > done + 100, 60)
     engine.wait("ready", 120)

@@ -10,7 +10,7 @@ import contextlib
 import pytest
 
 from harness import Teal, Workload, ledger, until
-from steps import arrived, frozen, ready, same, settled, tables_in, transactions
+from steps import arrived, following, frozen, ready, same, settled, tables_in, transactions
 
 PAIRS = [(15, 15), (13, 18)]
 
@@ -298,8 +298,7 @@ def test_the_adversarial_workload_ends_equal(databases, teal, pair):
     with contextlib.ExitStack() as stack:
         work.start()
         stack.callback(work.stop)
-        engine = teal(blue, green).start()
-        engine.wait_phase("catching-up", "following")
+        engine = following(teal(blue, green))
         done = work.transactions()
         until(lambda: work.transactions() > done + 600 or work.failures, 60)
     engine.wait("ready", 120)

@@ -253,8 +253,8 @@ def test_settings_of_roles_and_databases_do_not_change_what_arrives(databases, t
             side.execute(f"ALTER DATABASE {side.name} SET {setting}")
     with contextlib.closing(blue.connect()) as connection:
         connection.execute("SET search_path = public; CREATE TABLE t (id int PRIMARY KEY, d date, i interval, z timestamptz, b bytea, f float8, x xml)")
-        connection.execute("SET datestyle = 'ISO'")
-        insert = """INSERT INTO t SELECT %s::int + n, '2024-02-03', '-1 year 2 days 03:04:05.678', '2024-02-03 04:05:06.789+00', '\\x5c00ff27', 0.1::float8 + 0.2, 'not a <b/> document'
+        connection.execute("SET datestyle = 'ISO'; SET xmloption = content")
+        insert = """INSERT INTO t SELECT %s::int + n, '2024-02-03', '-1 year 2 days 03:04:05.678', '2024-02-03 04:05:06.789+00', E'\\\\x5c00ff27', 0.1::float8 + 0.2, 'not a <b/> document'
             FROM generate_series(1, 3) n"""
         connection.execute(insert, [0])
         engine = ready(teal(blue, green))
