@@ -114,6 +114,8 @@ static void session_free(struct applier *a)
     writer_release(&s->values);
     free(s->offsets);
     free(s->pointers);
+    free(s->lengths);
+    free(s->formats);
     free(s);
 }
 
@@ -122,7 +124,7 @@ static void session_free(struct applier *a)
 static bool send_fixed(struct session *s, const char *name, struct error *err)
 {
     struct expectation e = {.rows = ROWS_ANY, .what = name};
-    return pipeline_send(&s->pipeline, name, 0, NULL, &e, err);
+    return pipeline_send(&s->pipeline, name, &(struct parameters){0}, &e, err);
 }
 
 static bool send_move(struct session *s, uint64_t from_seq, const struct checkpoint *to,
@@ -140,7 +142,8 @@ static bool send_move(struct session *s, uint64_t from_seq, const struct checkpo
                             to->pos.text,     time};
     struct expectation e = {
         .rows = 1, .what = "teal.checkpoint", .is_move = true, .bytes = 128};
-    return pipeline_send(&s->pipeline, "teal_move", (int)array_count(values), values, &e, err);
+    struct parameters p = {.count = (int)array_count(values), .values = values};
+    return pipeline_send(&s->pipeline, "teal_move", &p, &e, err);
 }
 
 static bool session_begin(struct applier *a, uint64_t from_seq, const struct checkpoint *to,
@@ -168,7 +171,7 @@ static bool session_commit(struct applier *a, uint64_t seq, struct error *err)
     }
     crash_point("applier.before_commit");
     struct expectation e = {.rows = ROWS_ANY, .commit = seq, .what = "commit"};
-    TRY(pipeline_send(&s->pipeline, "teal_commit", 0, NULL, &e, err));
+    TRY(pipeline_send(&s->pipeline, "teal_commit", &(struct parameters){0}, &e, err));
     TRY(pipeline_sync(&s->pipeline, err));
     crash_point("applier.after_commit_sent");
     return true;
@@ -243,7 +246,7 @@ static bool session_flushed(struct applier *a, uint64_t committed, uint64_t *dur
 /* ---- batches ---- */
 
 static bool send_statement(struct session *s, struct binding *b, struct statement *st,
-                           int64_t rows, struct error *err)
+                           const struct parameters *p, int64_t rows, struct error *err)
 {
     char name[32];
     uint32_t *types = calloc(st->param_count + 1u, sizeof *types);
@@ -256,7 +259,7 @@ static bool send_statement(struct session *s, struct binding *b, struct statemen
     free(types);
     struct expectation e = {
         .rows = rows, .what = b->shown, .bytes = (uint32_t)(s->values.len + 64)};
-    return ok && pipeline_send(&s->pipeline, name, st->param_count, s->pointers, &e, err);
+    return ok && pipeline_send(&s->pipeline, name, p, &e, err);
 }
 
 static bool send_insert(struct session *s, struct binding *b, const struct batch *batch,
@@ -266,8 +269,8 @@ static bool send_insert(struct session *s, struct binding *b, const struct batch
         statement_get(b, STATEMENT_INSERT, DEMAND_NOTHING, batch->count > 1, NULL, NULL);
     uint32_t step = st->param_count == 0 ? 1 : batch->count; /* A table without columns. */
     for (uint32_t i = 0; i < batch->count; i += step) {
-        session_values(s, st, NULL, &batch->after[i], step);
-        TRY(send_statement(s, b, st, step, err));
+        struct parameters p = session_values(s, st, NULL, &batch->after[i], step);
+        TRY(send_statement(s, b, st, &p, step, err));
     }
     return true;
 }
@@ -281,8 +284,8 @@ static bool send_delete(struct session *s, struct binding *b, const struct batch
     for (uint32_t i = 0; i < batch->count; i += step) {
         struct statement *st =
             statement_get(b, STATEMENT_DELETE, demand, many, NULL, &batch->before[i]);
-        session_values(s, st, &batch->before[i], NULL, step);
-        TRY(send_statement(s, b, st, 1, err)); /* The count, judged. */
+        struct parameters p = session_values(s, st, &batch->before[i], NULL, step);
+        TRY(send_statement(s, b, st, &p, 1, err)); /* The count, judged. */
     }
     return true;
 }
@@ -300,8 +303,8 @@ static bool send_update(struct session *s, struct binding *b, const struct batch
         const struct tuple *after = &batch->after[i];
         enum statement_kind kind = statement_for_update(b, before, after, set);
         struct statement *st = statement_get(b, kind, DEMAND_EACH, many, set, before);
-        session_values(s, st, before, after, step);
-        ok = send_statement(s, b, st, 1, err);
+        struct parameters p = session_values(s, st, before, after, step);
+        ok = send_statement(s, b, st, &p, 1, err);
     }
     free(set);
     return ok;
@@ -313,7 +316,7 @@ static bool send_truncate(struct session *s, const struct change *change, struct
     struct expectation e = {.rows = ROWS_ANY, .what = "truncate", .bytes = 64};
     bool ok = session_truncate_sql(s, change, &sql, err) &&
               pipeline_prepare(&s->pipeline, "", writer_cstr(&sql), 0, NULL, err) &&
-              pipeline_send(&s->pipeline, "", 0, NULL, &e, err);
+              pipeline_send(&s->pipeline, "", &(struct parameters){0}, &e, err);
     writer_release(&sql);
     return ok;
 }

@@ -175,12 +175,13 @@ bool pipeline_prepare(struct pipeline *p, const char *name, const char *sql, int
     return pace(p, err);
 }
 
-bool pipeline_send(struct pipeline *p, const char *name, int count, const char *const *values,
+bool pipeline_send(struct pipeline *p, const char *name, const struct parameters *parameters,
                    const struct expectation *expected, struct error *err)
 {
     if (p->failure.kind != ERROR_NONE)
         return fail(p, err);
-    if (PQsendQueryPrepared(p->pg, name, count, values, NULL, NULL, 0) != 1)
+    if (PQsendQueryPrepared(p->pg, name, parameters->count, parameters->values,
+                            parameters->lengths, parameters->formats, 0) != 1)
         return fail_connection(p, err);
     expect(p, expected);
     return pace(p, err);

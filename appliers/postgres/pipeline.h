@@ -40,10 +40,18 @@ must_check bool pipeline_start(struct pipeline *p, PGconn *pg, uint64_t committe
 must_check bool pipeline_prepare(struct pipeline *p, const char *name, const char *sql,
                                  int count, const uint32_t *types, struct error *err);
 
-/* Values are text, NUL-terminated, copied before this returns. */
-must_check bool pipeline_send(struct pipeline *p, const char *name, int count,
-                              const char *const *values, const struct expectation *expected,
-                              struct error *err);
+/* As PQsendQueryPrepared() takes them. Lengths and formats may be NULL: all are text. */
+struct parameters {
+    int count;
+    const char *const *values;
+    const int *lengths;
+    const int *formats;
+};
+
+/* The parameters are copied before this returns. */
+must_check bool pipeline_send(struct pipeline *p, const char *name,
+                              const struct parameters *parameters,
+                              const struct expectation *expected, struct error *err);
 must_check bool pipeline_sync(struct pipeline *p, struct error *err);
 
 /* Takes in what has come, waiting at most `wait_ms` for one more result (0: not at all), or,

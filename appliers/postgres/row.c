@@ -83,9 +83,9 @@ static bool run(struct row *row, struct statement *st, const struct tuple *befor
     if (fresh && PQresultStatus(prepared) != PGRES_COMMAND_OK)
         return pg_failed(s->pg, prepared, err);
     st->connection = s->connection;
-    session_values(s, st, before, after, 1);
+    struct parameters p = session_values(s, st, before, after, 1);
     cleanup_with(pg_result_drop) PGresult *res =
-        PQexecPrepared(s->pg, name, st->param_count, s->pointers, NULL, NULL, 0);
+        PQexecPrepared(s->pg, name, p.count, p.values, p.lengths, p.formats, 0);
     ExecStatusType status = PQresultStatus(res);
     if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK) {
         *rows = strtoll(PQcmdTuples(res), NULL, 10);

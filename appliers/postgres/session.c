@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "appliers/postgres/binary.h"
 #include "engine/base/log.h"
 
 enum { CONNECT_TIMEOUT_S = 10 };
@@ -185,36 +186,50 @@ static void make_room(struct session *s, size_t count)
     s->param_room = count * 2;
     s->offsets = realloc(s->offsets, s->param_room * sizeof *s->offsets);
     s->pointers = realloc(s->pointers, s->param_room * sizeof *s->pointers);
-    check(s->offsets != NULL && s->pointers != NULL);
+    s->lengths = realloc(s->lengths, s->param_room * sizeof *s->lengths);
+    s->formats = realloc(s->formats, s->param_room * sizeof *s->formats);
+    check(s->offsets != NULL && s->pointers != NULL && s->lengths != NULL &&
+          s->formats != NULL);
 }
 
-static void put_single(struct writer *w, const struct datum *value)
+/* True: in binary. */
+static bool put_values(struct writer *w, const struct statement *st, uint16_t i,
+                       const struct tuple *rows, uint32_t count)
 {
-    check(value->kind == DATUM_TEXT);
-    writer_bytes(w, value->value);
+    const struct statement_param *p = &st->params[i];
+    if (!st->many) {
+        check(rows->datums[p->column].kind == DATUM_TEXT);
+        writer_bytes(w, rows->datums[p->column].value);
+        return false;
+    }
+    if (p->element != 0 && binary_column(w, rows, count, p->column, p->element))
+        return true;
+    literal_column(w, rows, count, p->column);
+    return false;
 }
 
-void session_values(struct session *s, const struct statement *st, const struct tuple *before,
-                    const struct tuple *after, uint32_t count)
+struct parameters session_values(struct session *s, const struct statement *st,
+                                 const struct tuple *before, const struct tuple *after,
+                                 uint32_t count)
 {
     static const size_t is_null = SIZE_MAX;
     make_room(s, st->param_count + 1u);
     writer_clear(&s->values);
     for (uint16_t i = 0; i < st->param_count; i++) {
         const struct tuple *rows = st->params[i].from_before ? before : after;
-        uint16_t column = st->params[i].column;
         s->offsets[i] = s->values.len;
-        if (st->many)
-            literal_column(&s->values, rows, count, column);
-        else if (rows->datums[column].kind == DATUM_NULL)
+        s->formats[i] = 0;
+        if (!st->many && rows->datums[st->params[i].column].kind == DATUM_NULL)
             s->offsets[i] = is_null;
         else
-            put_single(&s->values, &rows->datums[column]);
+            s->formats[i] = put_values(&s->values, st, i, rows, count);
+        s->lengths[i] = (int)(s->values.len - s->offsets[i]);
         writer_u8(&s->values, '\0');
     }
     for (uint16_t i = 0; i < st->param_count; i++)
         s->pointers[i] =
             s->offsets[i] == is_null ? NULL : (const char *)s->values.data + s->offsets[i];
+    return (struct parameters){st->param_count, s->pointers, s->lengths, s->formats};
 }
 
 bool session_truncate_sql(struct session *s, const struct change *change, struct writer *sql,

@@ -29,6 +29,8 @@ struct session {
     struct writer values; /* Scratch: the parameters of one statement. */
     size_t *offsets;
     const char **pointers;
+    int *lengths;
+    int *formats;
     size_t param_room;
 };
 
@@ -41,9 +43,10 @@ must_check bool session_binding(struct session *s, const struct relation *rel,
 bool session_names_statement(struct session *s, struct statement *st, char *name, size_t size,
                              uint32_t *types);
 
-/* The parameters of one row, or of many, as text in s->pointers, valid until the next call. */
-void session_values(struct session *s, const struct statement *st, const struct tuple *before,
-                    const struct tuple *after, uint32_t count);
+/* The parameters of one row, or of many, valid until the next call. */
+struct parameters session_values(struct session *s, const struct statement *st,
+                                 const struct tuple *before, const struct tuple *after,
+                                 uint32_t count);
 
 /* A connection to the source, kept. */
 must_check bool session_source(struct session *s, PGconn **out, struct error *err);

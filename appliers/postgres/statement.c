@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "appliers/postgres/binary.h"
+
 enum { TYPE_TEXT = 25, TYPE_TEXT_ARRAY = 1009 };
 
 /* What is being built. */
@@ -47,7 +49,10 @@ enum statement_kind statement_for_update(const struct binding *b, const struct t
 
 static uint16_t add_param(struct build *b, uint16_t column, bool from_before, uint32_t type)
 {
-    b->params[b->count] = (struct statement_param){column, from_before, type};
+    const struct target_column *c = &b->binding->columns[column];
+    bool binary = b->statement->many && type == c->array_type && binary_knows(c->type);
+    b->params[b->count] =
+        (struct statement_param){column, from_before, type, binary ? c->type : 0};
     return ++b->count;
 }
 

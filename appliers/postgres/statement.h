@@ -27,7 +27,8 @@ enum statement_demand {
 struct statement_param {
     uint16_t column;
     bool from_before;
-    uint32_t type; /* For the server. */
+    uint32_t type;    /* For the server. */
+    uint32_t element; /* Not 0: an array of this type, which may go in binary. */
 };
 
 struct statement {
