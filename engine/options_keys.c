@@ -121,7 +121,7 @@ static const struct key copy_keys[] = {
      .type = KEY_SIZE,
      IN(copy_chunk_bytes),
      LIMITS(MIB, TIB),
-     .fallback = "256MiB",
+     .fallback = "64MiB",
      .help = "A table above this is copied in ranges."},
     {.name = "snapshot-max",
      .type = KEY_DURATION,
