@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "appliers/postgres/catalog.h"
 #include "decoders/postgres/shape.h"
 #include "engine/base/log.h"
 
@@ -298,39 +299,12 @@ static bool has_unique(const struct copy_planner *p, struct copy_table *t, struc
 static bool root_of(void *context, const struct relation *rel, struct writer *schema,
                     struct writer *name)
 {
-    char oid[16];
-    (void)snprintf(oid, sizeof oid, "%u", rel->id);
-    const char *values[] = {oid};
-    struct error unheard = {0};
-    cleanup_with(pg_result_drop) PGresult *res = NULL;
-    if (!pg_query(
-            context,
-            "with recursive up(oid, level) as (select $1::oid, 0 union all select i.inhparent, "
-            "level + 1 from up join pg_inherits i on i.inhrelid = up.oid join pg_class c on "
-            "c.oid = i.inhparent and c.relkind = 'p') select n.nspname, c.relname from up join "
-            "pg_class c on c.oid = up.oid join pg_namespace n on n.oid = c.relnamespace "
-            "where level > 0 order by level desc limit 1",
-            1, values, &res, &unheard) ||
-        PQntuples(res) == 0)
-        return false;
-    writer_text(schema, PQgetvalue(res, 0, 0));
-    writer_text(name, PQgetvalue(res, 0, 1));
-    return true;
+    return catalog_root_of(context, rel, schema, name);
 }
 
 static bool type_name(void *context, uint32_t type, int32_t typmod, struct writer *out)
 {
-    char oid[16];
-    char mod[16];
-    (void)snprintf(oid, sizeof oid, "%u", type);
-    (void)snprintf(mod, sizeof mod, "%d", typmod);
-    const char *values[] = {oid, mod};
-    struct error unheard = {0};
-    cleanup_with(pg_result_drop) PGresult *res = NULL;
-    if (!pg_query(context, "select format_type($1::oid, $2::int4)", 2, values, &res, &unheard))
-        return false;
-    writer_text(out, PQgetvalue(res, 0, 0));
-    return true;
+    return catalog_type_name(context, type, typmod, out);
 }
 
 /* The file as the snapshot sees it: a table that was rewritten or truncated since has another.

@@ -16,7 +16,7 @@ static void minimal_file_gets_the_defaults(void **state)
     assert_int_equal(o->schema_mode, SCHEMA_COPY);
     assert_null(o->pg_dump);
     assert_int_equal(o->copy_jobs, 4);
-    assert_int_equal(o->copy_chunk_bytes, 256 << 20);
+    assert_int_equal(o->copy_chunk_bytes, 64 << 20);
     assert_int_equal(o->copy_snapshot_max_us, INT64_C(900000000));
     assert_int_equal(o->lanes, 1);
     assert_int_equal(o->on_conflict, ROW_STRICT);
