@@ -323,7 +323,8 @@ static void work(struct engine *e, bool may_read)
     int wait = !lane_has_room(e->lane) ? FULL_WAIT_MS : idle ? BUSY_WAIT_MS : 0;
     if (!lane_work(e->lane, idle, wait, &err))
         lane_failed(e, &err);
-    if (share_applied(e) && reads)
+    bool moved = share_applied(e);
+    if (moved && reads && lane_state(e->lane) != LANE_HALTED)
         engine_set_halt(e, NULL);
     keep_checkpoint_moving(e);
     release_spool(e);

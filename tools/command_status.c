@@ -1,5 +1,6 @@
 #include <getopt.h>
 #include <jansson.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +31,7 @@ static const char help[] =
     "Exit codes: 0 ok · 2 configuration · 4 no engine and a database cannot be reached · 8 "
     "halted\n";
 
-enum { ANSWER_TIMEOUT_US = 5000000, WIDTH_DEFAULT = 80 };
+enum { ANSWER_TIMEOUT_US = 5000000, WIDTH_DEFAULT = 80, TRIES = 5, TRY_AGAIN_MS = 200 };
 
 struct arguments {
     const char *path;
@@ -69,6 +70,23 @@ static bool ask_engine(const struct options *o, bool text, struct writer *json,
     return client_call(o->socket, "GET", path, ANSWER_TIMEOUT_US, &code, shown, err);
 }
 
+/* An engine that goes away in the middle of an answer is ending, or starting again. */
+static bool ask_patiently(const struct options *o, bool text, struct writer *json,
+                          struct writer *shown, struct error *err)
+{
+    for (int tries = 0; tries < TRIES; tries++) {
+        error_clear(err);
+        writer_clear(json);
+        writer_clear(shown);
+        if (ask_engine(o, text, json, shown, err))
+            return true;
+        if (err->kind != ERROR_RETRY)
+            return false;
+        (void)poll(NULL, 0, TRY_AGAIN_MS);
+    }
+    return false;
+}
+
 static int show_offline(const struct options *o, const struct driver *driver, bool as_json,
                         struct writer *shown)
 {
@@ -91,7 +109,7 @@ static int show_once(const struct arguments *a, const struct options *o,
     struct writer shown = {0};
     struct error err = {0};
     int code = EXIT_OK;
-    if (ask_engine(o, !a->json, &json, &shown, &err)) {
+    if (ask_patiently(o, !a->json, &json, &shown, &err)) {
         if (is_halted(&json))
             code = EXIT_HALTED;
         if (a->json)

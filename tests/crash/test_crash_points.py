@@ -44,7 +44,7 @@ def can_crash():
 def traffic(databases):
     """A pair of databases, with rows that need several chunks, and a workload that is running."""
     blue, green = databases(15, 15)
-    workload = Workload(blue, seed=11, bulk_rows=1000, pause=0.01).create()
+    workload = Workload(blue, seed=11, bulk_rows=500, pause=0.05).create()
     blue.execute("INSERT INTO bulk SELECT -n, repeat('large', 20) FROM generate_series(1, 30000) n")
     workload.start()
     yield blue, green, workload
@@ -88,9 +88,9 @@ def converge(teal, blue, green, workload):
     before = workload.transactions()
     teal.start()
     until(lambda: workload.transactions() > before + 20 or workload.failures, 60)
-    teal.wait("caught-up", 120)
+    teal.wait("caught-up", 300)
     workload.stop()
-    teal.wait("caught-up", 120)
+    teal.wait("caught-up", 300)
     assert_equal(blue, green)
     assert_tidy(teal, blue, green)
 

@@ -229,7 +229,7 @@ class Teal:
             raise RuntimeError(f"teal status: exit {done.returncode}: {done.stderr}")
         return json.loads(done.stdout)
 
-    def wait(self, state, timeout=60):
+    def wait(self, state, timeout=150):
         """`teal wait`; fails with all that the engine said. An engine that ended is not waited for."""
         waiter = subprocess.Popen(
             [self.binary, "wait", "-c", str(self.ini), state, "--timeout", f"{timeout}s"], text=True,
@@ -245,7 +245,7 @@ class Teal:
             raise AssertionError(f"teal wait {state}: exit {waiter.returncode}: {said}\n"
                                  f"engine: {self.describe()}\n{self.stderr()[-8000:]}")
 
-    def wait_phase(self, *phases, timeout=60):
+    def wait_phase(self, *phases, timeout=150):
         """Polls status until the phase is one of these; the status."""
         def look():
             status = self.status()

@@ -451,7 +451,7 @@ ROLE_SETTINGS = """
 @pytest.mark.parametrize("versions", [(15, 15), (17, 18)], ids=str)
 def test_settings_of_the_roles_do_no_harm(own_pair, versions):
     blue, green, teal = own_pair(versions=versions)
-    load = Workload(blue, seed=4, threads=2, pause=0.005).create()
+    load = Workload(blue, seed=4, threads=2, pause=0.05).create()
     for side, version in (blue, versions[0]), (green, versions[1]):
         side.server.execute("CREATE ROLE mover SUPERUSER LOGIN REPLICATION")
         side.server.execute(ROLE_SETTINGS.format(r="mover"))

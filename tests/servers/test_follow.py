@@ -237,7 +237,7 @@ def test_triggers_and_foreign_keys_of_green_do_not_act_on_what_is_applied(databa
         CREATE TRIGGER refuse_all BEFORE TRUNCATE ON t EXECUTE FUNCTION refuse()""")
     green.execute("""
         SET session_replication_role = replica; INSERT INTO children VALUES (1)""")
-    engine = ready(teal(blue, green, {"schema": {"mode": "existing"}}))
+    engine = ready(teal(blue, green, {"schema": {"mode": "existing"}}, name="existing"))
     blue.execute("INSERT INTO t VALUES (2, 77)")
     blue.execute("UPDATE t SET p = 88 WHERE id = 2")
     blue.execute("DELETE FROM t WHERE id = 1")
@@ -281,7 +281,7 @@ def test_overwriting_takes_away_only_what_stands_in_the_way(databases, teal, nam
     made, strays, change, left = CLASHES[name]
     blue, green = databases()
     blue.execute(made)
-    engine = ready(teal(blue, green, {"apply": {"on-conflict": "overwrite"}, "cutover": {"guard-green": False}}))
+    engine = ready(teal(blue, green, {"apply": {"on-conflict": "overwrite"}, "cutover": {"guard-green": False}}, name="overwrite"))
     green.execute(strays)
     blue.execute(change)
     engine.wait("caught-up")
@@ -298,7 +298,7 @@ def test_the_adversarial_workload_ends_equal(databases, teal, pair):
     with contextlib.ExitStack() as stack:
         work.start()
         stack.callback(work.stop)
-        engine = following(teal(blue, green))
+        engine = following(teal(blue, green, name="equal"))  # The follower of a pair may be running.
         done = work.transactions()
         until(lambda: work.transactions() > done + 600 or work.failures, 60)
     engine.wait("ready", 120)
