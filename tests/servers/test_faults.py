@@ -78,10 +78,15 @@ def test_a_second_engine_of_the_same_state_is_refused(pair):
     assert teal.running()
 
 
-def test_another_state_folder_goes_on_after_a_clean_stop(pair, teal):
-    blue, green, first = pair()
+def test_another_state_folder_goes_on_after_a_clean_stop(databases, teal):
+    """Without a spool: blue was told of nothing that green does not hold."""
+    blue, green = databases()
+    blue.execute(KEYED)
+    config = {"spool": {"ack": "target"}}
+    first = teal(blue, green, config).start()
+    first.wait("ready")
     assert first.terminate() == 0
-    second = teal(blue, green).start()
+    second = teal(blue, green, config).start()
     blue.execute("INSERT INTO other VALUES (1)")
     second.wait("ready")
     equal(second, blue, green)
