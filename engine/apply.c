@@ -229,7 +229,6 @@ static void lane_failed(struct engine *e, const struct error *err)
     backoff_failed(&e->backoff, "target.disconnected", err);
 }
 
-/* A checkpoint that moved under another epoch shows as a division by zero in our move. */
 static void open_lane(struct engine *e)
 {
     struct checkpoint found;
@@ -358,7 +357,7 @@ static bool window_is_over(struct engine *e)
     return false;
 }
 
-static void copy_failed(struct engine *e, const char *what, const struct error *err)
+static void copy_failed(struct engine *e, const struct error *err)
 {
     if (err->kind == ERROR_FENCED || err->kind == ERROR_LOST) {
         engine_end(e, err);
@@ -366,7 +365,7 @@ static void copy_failed(struct engine *e, const char *what, const struct error *
     }
     if (err->kind == ERROR_RETRY || err->kind == ERROR_CONNECT) {
         engine_set_reach(e, err);
-        backoff_failed(&e->backoff, what, err);
+        backoff_failed(&e->backoff, "copy.interrupted", err);
         return;
     }
     engine_set_halt(e, err);
@@ -374,8 +373,7 @@ static void copy_failed(struct engine *e, const char *what, const struct error *
 }
 
 /* Runs one step of the copy until it works or we are told to stop. */
-static bool copy_step(struct engine *e, bool (*step)(struct copier *c, struct error *err),
-                      const char *failed)
+static bool copy_step(struct engine *e, bool (*step)(struct copier *c, struct error *err))
 {
     while (!atomic_load(&e->stop)) {
         struct error err = {0};
@@ -390,7 +388,7 @@ static bool copy_step(struct engine *e, bool (*step)(struct copier *c, struct er
             return true;
         }
         if (!atomic_load(&e->stop))
-            copy_failed(e, failed, &err);
+            copy_failed(e, &err);
     }
     return false;
 }
@@ -400,7 +398,7 @@ static bool copy_rows(struct engine *e)
     if (e->stage != COPY_ROWS)
         return true;
     engine_set_phase(e, PHASE_COPYING);
-    if (!copy_step(e, e->copier->ops->copy, "copy.interrupted"))
+    if (!copy_step(e, e->copier->ops->copy))
         return false;
     e->stage = COPY_FINISH;
     return true;
@@ -415,7 +413,7 @@ static bool begin_window(struct engine *e)
             lane_set_judge(e->lane, judge);
             return true;
         }
-        copy_failed(e, "copy.interrupted", &err);
+        copy_failed(e, &err);
         (void)poll(NULL, 0, 500);
     }
     return false;
@@ -425,7 +423,7 @@ static bool begin_window(struct engine *e)
 static bool finish_copy(struct engine *e)
 {
     lane_set_judge(e->lane, NULL);
-    if (!copy_step(e, e->copier->ops->finish, "copy.interrupted"))
+    if (!copy_step(e, e->copier->ops->finish))
         return false;
     e->applier->ops->forget_shapes(e->applier);
     e->stage = COPY_DONE;

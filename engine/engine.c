@@ -269,7 +269,8 @@ static bool open_buffer(struct engine *e, struct error *err)
 
 static bool open_copier(struct engine *e, struct error *err)
 {
-    e->copier = e->driver->copier(e->o, &e->identity);
+    if (e->copier == NULL) /* It is tried again while green cannot be reached. */
+        e->copier = e->driver->copier(e->o, &e->identity);
     return e->copier->ops->open(e->copier, e->snapshot, &e->stage, err);
 }
 

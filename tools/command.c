@@ -1,6 +1,8 @@
 #include "tools/command.h"
 
 #include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "tools/drivers.h"
 #include "tools/exit_code.h"
@@ -19,6 +21,15 @@ int command_usage(const char *command, const char *problem, const char *what)
         fprintf(stderr, "teal %s: %s %s\n", command, problem, what);
     fprintf(stderr, "teal %s --help shows how\n", command);
     return EXIT_USAGE;
+}
+
+unsigned command_width(void)
+{
+    enum { WIDTH_DEFAULT = 80 };
+    struct winsize size;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
+        return WIDTH_DEFAULT;
+    return size.ws_col;
 }
 
 bool command_load(const char *path, struct options **o, const struct driver **driver,

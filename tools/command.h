@@ -18,6 +18,9 @@ int command_fail(const char *command, const struct error *err);
 /* Prints how to get help and returns the exit code of wrong usage. */
 int command_usage(const char *command, const char *problem, const char *what);
 
+/* Columns of the terminal on stdout; 80 if it is none. */
+unsigned command_width(void);
+
 /* The configuration and the driver that fits it. Free the options. */
 must_check bool command_load(const char *path, struct options **o, const struct driver **driver,
                              struct error *err);

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "engine/base/clock.h"
@@ -41,7 +40,6 @@ enum {
     TICK_MS = 200,
     STOP_STARTING_US = 2000000,
     LINE_EVERY_US = 10000000,
-    WIDTH_DEFAULT = 80,
 };
 
 struct arguments {
@@ -58,18 +56,10 @@ struct progress {
     int lines; /* Drawn last. */
 };
 
-static unsigned width(void)
-{
-    struct winsize size;
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
-        return WIDTH_DEFAULT;
-    return size.ws_col;
-}
-
 static void draw(struct progress *p, const struct status *s)
 {
     struct writer text = {0};
-    status_text(s, true, width(), &text);
+    status_text(s, true, command_width(), &text);
     if (p->lines > 0)
         printf("\033[%dA\033[J", p->lines);
     p->lines = 0;

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "tools/client.h"
@@ -31,21 +30,13 @@ static const char help[] =
     "Exit codes: 0 ok · 2 configuration · 4 no engine and a database cannot be reached · 8 "
     "halted\n";
 
-enum { ANSWER_TIMEOUT_US = 5000000, WIDTH_DEFAULT = 80, TRIES = 5, TRY_AGAIN_MS = 200 };
+enum { ANSWER_TIMEOUT_US = 5000000, TRIES = 5, TRY_AGAIN_MS = 200 };
 
 struct arguments {
     const char *path;
     bool json;
     bool watch;
 };
-
-static unsigned width(void)
-{
-    struct winsize size;
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
-        return WIDTH_DEFAULT;
-    return size.ws_col;
-}
 
 static bool is_halted(const struct writer *json)
 {
@@ -65,7 +56,7 @@ static bool ask_engine(const struct options *o, bool text, struct writer *json,
     TRY(client_call(o->socket, "GET", "/status", ANSWER_TIMEOUT_US, &code, json, err));
     if (!text)
         return true;
-    (void)snprintf(path, sizeof path, "/status.txt?width=%u%s", width(),
+    (void)snprintf(path, sizeof path, "/status.txt?width=%u%s", command_width(),
                    isatty(STDOUT_FILENO) ? "&bars=1" : "");
     return client_call(o->socket, "GET", path, ANSWER_TIMEOUT_US, &code, shown, err);
 }
@@ -96,7 +87,7 @@ static int show_offline(const struct options *o, const struct driver *driver, bo
     if (as_json)
         status_json(&s, shown);
     else
-        status_text(&s, false, width(), shown);
+        status_text(&s, false, command_width(), shown);
     int code = s.error.kind == ERROR_NONE ? EXIT_OK : EXIT_CANNOT_CONNECT;
     status_free(&s);
     return code;
