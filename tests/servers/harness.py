@@ -275,10 +275,13 @@ class Teal:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def close(self):
-        """Ends it. Raises if a sanitizer had something to say."""
+        """Ends it. Prints what it said, which pytest shows when the test failed; raises if a
+        sanitizer had something to say."""
+        state = self.describe()
         if self.running():
             self.kill9()
         said = self.stderr()
+        print(f"engine: {state}\n{said[-8000:]}")
         shutil.rmtree(self.home, ignore_errors=True)
         for sign in ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error:",
                      "WARNING: ThreadSanitizer"):
