@@ -543,9 +543,10 @@ def test_a_client_that_goes_away_in_the_middle_does_no_harm(pair):
 FAKETIME = next(iter(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 
 
-@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not there")
 @pytest.mark.parametrize("offset", ["-3d", "+3d"])
 def test_a_clock_that_is_wrong_does_no_harm(databases, teal, offset):
+    if FAKETIME is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("libfaketime is not there")
     blue, green = databases()
     blue.execute(KEYED)
     migration = teal(blue, green)
