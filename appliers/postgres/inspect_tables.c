@@ -35,7 +35,7 @@ static const char columns_sql[] =
     "left join pg_index k on k.indrelid = c.oid and k.indisprimary and k.indisvalid "
     "where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_' and "
     "n.nspname not in ('information_schema', 'teal') and a.attnum > 0 and not a.attisdropped "
-    "order by n.nspname collate \"C\", c.relname collate \"C\", a.attnum";
+    "order by n.nspname::text collate \"C\", c.relname::text collate \"C\", a.attnum";
 
 /* The rows [from, to) of a result are one table's columns. */
 struct shape {
@@ -370,7 +370,7 @@ static bool list_partitions(struct survey *s, PGresult **out, struct error *err)
                       "join pg_class c on c.oid = i.inhrelid join pg_class p on p.oid = "
                       "i.inhparent join pg_namespace n on n.oid = c.relnamespace join "
                       "pg_namespace pn on pn.oid = p.relnamespace where c.relispartition "
-                      "order by n.nspname collate \"C\", c.relname collate \"C\"",
+                      "order by n.nspname::text collate \"C\", c.relname::text collate \"C\"",
                       NULL, out, err);
 }
 

@@ -144,8 +144,8 @@ static const char identities_sql[] =
     "left join pg_index i on i.indrelid = c.oid and i.indisreplident "
     "left join pg_class k on k.oid = i.indexrelid and c.relreplident = 'i' "
     "where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_' and "
-    "n.nspname not in ('information_schema', 'teal') order by n.nspname collate \"C\", "
-    "c.relname collate \"C\"";
+    "n.nspname not in ('information_schema', 'teal') order by n.nspname::text collate \"C\", "
+    "c.relname::text collate \"C\"";
 
 enum { I_SHOWN, I_KIND, I_INDEX, I_SCHEMA, I_TABLE };
 

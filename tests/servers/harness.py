@@ -30,7 +30,7 @@ __all__ = ["ROOT", "VERSIONS", "Server", "Database", "Teal", "Workload", "compar
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SERVERS = str(ROOT / "tools" / "servers")
-VERSIONS = (13, 14, 15, 16, 17, 18)
+VERSIONS = (10, 11, 12, 13, 14, 15, 16, 17, 18)
 
 
 def servers(*args):
@@ -164,8 +164,11 @@ class Database:
             until(lambda: not self.server.execute(
                 "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", [slot]))
             self.server.execute("SELECT pg_drop_replication_slot(%s)", [slot])
-        self.server.execute(
-            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(self.name)))
+        if self.server.version < 13:
+            self.server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                                [self.name])
+        force = " WITH (FORCE)" if self.server.version >= 13 else ""
+        self.server.execute(sql.SQL("DROP DATABASE IF EXISTS {}" + force).format(sql.Identifier(self.name)))
 
 
 class Teal:

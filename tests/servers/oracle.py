@@ -29,6 +29,14 @@ COLUMNS = """
 """
 
 
+FLOATS = """
+    SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
+    WHERE attrelid = %s::regclass AND attnum > 0 AND atttypid IN ('float4'::regtype, 'float8'::regtype)
+"""
+
+SENT = {"real": "float4send", "double precision": "float8send"}
+
+
 class Side:
     """One database in one snapshot."""
 
@@ -51,9 +59,16 @@ class Side:
         quoted = identifier(name).as_string(self.connection)
         return [row[0] for row in self.connection.execute(COLUMNS, [quoted])]
 
+    def shown(self, name, columns):
+        """The columns; floats as their bits, since versions write the same number differently."""
+        floats = dict(self.connection.execute(FLOATS, [identifier(name).as_string(self.connection)]))
+        return sql.SQL(", ").join(
+            sql.SQL("{}({})").format(sql.Identifier(SENT[floats[column]]), sql.Identifier(column))
+            if column in floats else sql.Identifier(column) for column in columns)
+
     def rows(self, name, columns):
         """Yields the rows as lines, sorted."""
-        listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+        listed = self.shown(name, columns)
         query = sql.SQL('COPY (SELECT {} FROM {} ORDER BY ROW({})::text COLLATE "C") TO STDOUT').format(
             listed, identifier(name), listed)
         pending = b""

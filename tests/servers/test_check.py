@@ -71,7 +71,7 @@ def role(*servers, options="LOGIN"):
 @pytest.mark.parametrize("version", harness.VERSIONS)
 def test_a_sound_pair_of_every_version_passes(check, version):
     report = check(KEYED + "; INSERT INTO orders SELECT i, i FROM generate_series(1, 1000) i;"
-                   "ANALYZE orders", versions=(version, version))
+                   "ANALYZE orders", versions=(version, max(version, 13)))
     assert report.code == 0 and report.errors() == []
     assert report.sizes["tables"] == 1 and report.sizes["rows_estimate"] == 1000
     assert report.sizes["bytes"] > 0 and report.sizes["index_bytes"] > 0
