@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "decoders/postgres/boundary.h"
+#include "decoders/postgres/flow.h"
 #include "decoders/postgres/publication.h"
 #include "decoders/postgres/slot.h"
 #include "engine/base/clock.h"
@@ -20,21 +21,9 @@ enum {
     STATUS_AFTER_US = 100000, /* News are told no more often. */
     STATUS_EVERY_US = 5000000,
     PROGRESS_EVERY_US = 100000, /* Keepalives that become frames. */
-    FLOW_MESSAGES = 64,         /* As many, */
-    FLOW_WITHIN_US = 6400,      /* in so short a time, */
-    FLOW_BYTES_MAX = 64 << 10,  /* of at most so many bytes, are a flow of small messages. */
-    FLOW_PAUSE_US = 500,
 };
 
 #define EPOCH_2000_US INT64_C(946684800000000)
-
-/* What came since `since_us`. */
-struct flow {
-    int64_t since_us;
-    unsigned messages;
-    size_t bytes;
-    bool is_on;
-};
 
 struct stream {
     struct source base;
@@ -186,6 +175,7 @@ static bool open_session(struct stream *s, uint64_t from, struct error *err)
     TRY(check_server(s, from, err));
     TRY(start_replication(s, from, err));
     boundary_reset(s->boundary);
+    flow_begin(&s->flow, PQsocket(s->pg), clock_mono_us());
     s->last = from;
     s->received = s->received > from ? s->received : from;
     /* What the reader starts from it holds already, safely: else it would not start there. */
@@ -330,21 +320,6 @@ static bool take(struct stream *s, int len, struct frame *frame, bool *got, stru
     return error_set(err, ERROR_DATA, "a replication message of %d bytes is cut short", len);
 }
 
-/* The server sends each message by itself, and to wake a reader costs it more than that. In a
- * flow of small messages we therefore let some gather; a lone one is never waited for. */
-static void pause_in_flow(struct flow *f)
-{
-    int64_t now = clock_mono_us();
-    int64_t took = now - f->since_us;
-    if (f->messages >= FLOW_MESSAGES || took >= FLOW_WITHIN_US) {
-        f->is_on = took * FLOW_MESSAGES < (int64_t)f->messages * FLOW_WITHIN_US &&
-                   f->bytes * FLOW_MESSAGES < (size_t)f->messages * FLOW_BYTES_MAX;
-        *f = (struct flow){.since_us = now, .is_on = f->is_on};
-    }
-    if (f->is_on)
-        (void)nanosleep(&(struct timespec){.tv_nsec = FLOW_PAUSE_US * 1000L}, NULL);
-}
-
 static bool ended(struct stream *s, int code, struct error *err)
 {
     if (code == -2)
@@ -363,6 +338,15 @@ static bool ended(struct stream *s, int code, struct error *err)
     return error_set(err, ERROR_RETRY, "the source ended the stream");
 }
 
+/* Before more is waited for. */
+static void gather(struct stream *s)
+{
+    uint64_t behind = s->last > s->applied ? s->last - s->applied : 0;
+    int64_t rest_us = flow_rest_us(&s->flow, clock_mono_us(), behind);
+    if (rest_us > 0)
+        (void)nanosleep(&(struct timespec){.tv_nsec = rest_us * 1000L}, NULL);
+}
+
 static bool stream_read(struct source *base, int wait_ms, struct frame *frame, bool *got,
                         struct error *err)
 {
@@ -376,7 +360,7 @@ static bool stream_read(struct source *base, int wait_ms, struct frame *frame, b
     if (len == 0) {
         struct pollfd p = {.fd = PQsocket(s->pg), .events = POLLIN};
         if (wait_ms > 0)
-            pause_in_flow(&s->flow);
+            gather(s);
         if (wait_ms > 0 && poll(&p, 1, wait_ms) == 0)
             return true;
         if (PQconsumeInput(s->pg) == 0)
@@ -387,8 +371,7 @@ static bool stream_read(struct source *base, int wait_ms, struct frame *frame, b
         return true;
     if (len < 0)
         return ended(s, len, err);
-    s->flow.messages++;
-    s->flow.bytes += (size_t)len;
+    flow_note(&s->flow, (size_t)len);
     return take(s, len, frame, got, err);
 }
 
