@@ -323,8 +323,12 @@ static bool read_storage(const struct copy_planner *p, struct copy_table *t, str
     cleanup_with(pg_result_drop) PGresult *res = NULL;
     TRY(pg_query(p->snapshot->keeper, storage_sql, 1, values, &res, err));
     t->file = PQntuples(res) == 1 ? pg_u64(res, 0, 0) : 0;
-    t->at_one_moment =
-        t->relation.identity != IDENTITY_KEY || (PQntuples(res) == 1 && pg_bool(res, 0, 1));
+    const struct table_options *map =
+        options_table(p->options, t->relation.schema, t->relation.name);
+    /* What tells duplicates apart is asked of blue's indexes: by blue's names. */
+    t->at_one_moment = t->relation.identity != IDENTITY_KEY ||
+                       (PQntuples(res) == 1 && pg_bool(res, 0, 1)) ||
+                       (map != NULL && map->column_count > 0);
     return true;
 }
 
