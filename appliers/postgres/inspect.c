@@ -272,6 +272,34 @@ static bool check_extensions(struct both *b, struct error *err)
     return true;
 }
 
+/* The copy makes blue's tables in schemas that green has already, public above all. */
+static bool check_schemas(struct both *b, struct error *err)
+{
+    struct survey *s = &b->green;
+    cleanup_with(pg_result_drop) PGresult *blue = NULL;
+    cleanup_with(pg_result_drop) PGresult *green = NULL;
+    if (b->resumes || s->options->schema_mode != SCHEMA_COPY)
+        return true;
+    TRY(survey_ask(&b->blue,
+                   "select distinct n.nspname from pg_class c join pg_namespace n on n.oid = "
+                   "c.relnamespace where c.relkind in ('r', 'p', 'v', 'm', 'S') and n.nspname "
+                   "!~ '^pg_' and n.nspname not in ('information_schema', 'teal')",
+                   NULL, &blue, err));
+    TRY(survey_ask(s,
+                   "select nspname, quote_ident(nspname) from pg_namespace "
+                   "where not has_schema_privilege(oid, 'CREATE') order by 1",
+                   NULL, &green, err));
+    for (int i = 0; i < PQntuples(green); i++) {
+        if (!find_text(blue, 0, PQgetvalue(green, i, 0)))
+            continue;
+        finding_add(s->findings, SEVERITY_ERROR, "role.schema_create", PQgetvalue(green, i, 0),
+                    "Role %s may not create tables in this schema of green.", s->role);
+        finding_fix(s->findings, "GRANT CREATE, USAGE ON SCHEMA %s TO %s; (on green)",
+                    PQgetvalue(green, i, 1), s->role);
+    }
+    return true;
+}
+
 /* Roles that own something in blue's database, or are granted something there. */
 static const char roles_sql[] =
     "with here as (select relowner as owner, relacl as acl from pg_class c join pg_namespace n "
@@ -395,6 +423,7 @@ static bool compare(struct both *b, struct error *err)
     TRY(survey_open(&b->blue, &b->blue.options->blue, err));
     TRY(check_database(b, err));
     TRY(check_extensions(b, err));
+    TRY(check_schemas(b, err));
     TRY(check_roles(b, err));
     TRY(check_tablespaces(b, err));
     check_dump_program(b);

@@ -169,7 +169,8 @@ def test_a_role_without_rights_passes_after_the_fixes_as_written(databases, teal
     owner_of = """CREATE SCHEMA "S"; ALTER SCHEMA "S" OWNER TO {0};
         CREATE TABLE "S"."T" (id serial PRIMARY KEY, g int GENERATED ALWAYS AS (1) STORED);
         ALTER TABLE "S"."T" OWNER TO {0}; ALTER TABLE "S"."T" ENABLE ROW LEVEL SECURITY;
-        ALTER TABLE "S"."T" FORCE ROW LEVEL SECURITY; REVOKE ALL ON DATABASE {1} FROM PUBLIC"""
+        ALTER TABLE "S"."T" FORCE ROW LEVEL SECURITY; REVOKE ALL ON DATABASE {1} FROM PUBLIC;
+        CREATE TABLE public.p (id int PRIMARY KEY); ALTER TABLE public.p OWNER TO {0}"""
     with role(blue.server, green.server) as teal_role, \
             role(blue.server, green.server, options="NOLOGIN") as owner:
         blue.execute(owner_of.format(owner, blue.name))
@@ -188,7 +189,7 @@ def test_a_role_without_rights_passes_after_the_fixes_as_written(databases, teal
                 on_green = finding["object"] == "green" or "on green" in finding["fix"]
                 (green if on_green else blue).execute(fix)
         assert report.ok, report.errors()
-    assert codes >= {"role.replication", "role.create", "table.not_readable", "role.not_owner",
+    assert codes >= {"role.replication", "role.create", "role.schema_create", "table.not_readable", "role.not_owner",
                      "sequence.not_readable", "schema.not_usable", "table.row_security",
                      "role.session_replication_role"}
 
