@@ -282,7 +282,8 @@ static bool go_on(const struct copy_planner *p, struct copy_plan *plan, struct c
     return true;
 }
 
-static bool has_unique(const struct copy_planner *p, struct copy_table *t, struct error *err)
+static bool has_unique(const struct copy_planner *p, const struct copy_table *t, bool *unique,
+                       struct error *err)
 {
     const char *values[] = {t->binding->table};
     cleanup_with(pg_result_drop) PGresult *res = NULL;
@@ -290,7 +291,7 @@ static bool has_unique(const struct copy_planner *p, struct copy_table *t, struc
         p->green,
         "select exists (select 1 from pg_index where indrelid = $1::regclass and indisunique)",
         1, values, &res, err));
-    t->through_staging = t->mixed && pg_bool(res, 0, 0);
+    *unique = pg_bool(res, 0, 0);
     return true;
 }
 
@@ -315,7 +316,10 @@ static const char storage_sql[] =
     "(i.indisexclusion or to_jsonb(i) ->> 'indnullsnotdistinct' = 'true')) "
     "from pg_class c where oid = $1::oid";
 
-static bool read_storage(const struct copy_planner *p, struct copy_table *t, struct error *err)
+/* `unique`: an index of the target keeps duplicates out. Without one, what tells them apart is
+ * asked of blue's indexes, by blue's names of the columns. */
+static bool read_storage(const struct copy_planner *p, struct copy_table *t, bool unique,
+                         struct error *err)
 {
     char oid[16];
     (void)snprintf(oid, sizeof oid, "%u", t->source->oid);
@@ -325,10 +329,9 @@ static bool read_storage(const struct copy_planner *p, struct copy_table *t, str
     t->file = PQntuples(res) == 1 ? pg_u64(res, 0, 0) : 0;
     const struct table_options *map =
         options_table(p->options, t->relation.schema, t->relation.name);
-    /* What tells duplicates apart is asked of blue's indexes: by blue's names. */
     t->at_one_moment = t->relation.identity != IDENTITY_KEY ||
                        (PQntuples(res) == 1 && pg_bool(res, 0, 1)) ||
-                       (map != NULL && map->column_count > 0);
+                       (!unique && map != NULL && map->column_count > 0);
     return true;
 }
 
@@ -350,11 +353,14 @@ static bool plan_table(const struct copy_planner *p, struct copy_plan *plan,
                                   .type_name = type_name,
                                   .context = p->snapshot->keeper};
     TRY(binding_new(&from, &t->relation, &t->binding, err));
-    TRY(read_storage(p, t, err));
+    bool unique;
+    TRY(has_unique(p, t, &unique, err));
+    TRY(read_storage(p, t, unique, err));
     write_statements(&plan->arena, t);
     const struct ledger_table *note = note_of(ledger, t->source->oid);
     TRY(note == NULL ? begin_new(p, plan, t, err) : go_on(p, plan, t, note, err));
-    return has_unique(p, t, err);
+    t->through_staging = t->mixed && unique;
+    return true;
 }
 
 bool copy_plan_make(const struct copy_planner *p, struct copy_plan *out, struct error *err)

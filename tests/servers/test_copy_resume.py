@@ -102,6 +102,22 @@ def test_writes_between_snapshots_end_equal(databases, teal, name, mode):
     assert blue.value("SELECT count(*) FROM t") == green.value("SELECT count(*) FROM t")
 
 
+@pytest.mark.parametrize("key", ["PRIMARY KEY", "NOT NULL"])
+def test_mapped_columns_over_several_snapshots(databases, teal, key):
+    """Only where green has no unique index to tell duplicates by are the parts repeated."""
+    blue, green = databases()
+    blue.execute(TABLES["keyed"] + ";" + BIG.format("t", 20000))
+    green.execute(f"CREATE TABLE other (number int {key}, label text)")
+    engine = teal(blue, green, {**SMALL, "table public.t": {"to": "public.other", "columns": ["id -> number", "a -> label"]}})
+    killed_in_copy(engine, 2)
+    for script in moves():
+        blue.execute(script)
+    ready(engine, 90)
+    mapping = {"public.t": {"to": "public.other", "columns": {"id": "number", "a": "label"}}}
+    settled(engine, blue, green, ["public.t"], mapping)
+    assert ("copy.table_again" in engine.stderr()) == (key == "NOT NULL")
+
+
 @pytest.mark.parametrize("name", ["keyed", "keyless"])
 @pytest.mark.parametrize("rewrite", ["TRUNCATE t", "TRUNCATE t; INSERT INTO t VALUES (1, 1, 'anew')", "ALTER TABLE t ALTER a TYPE varchar"])
 def test_a_table_that_is_emptied_or_rewritten_during_its_copy(databases, teal, name, rewrite):
