@@ -100,34 +100,29 @@ static void put_table(struct build *b)
 
 /* ---- finding rows ---- */
 
-/* Two versions may write the same number with other digits (12 and newer: the fewest). */
-static void put_float_match(struct build *b, uint16_t i)
+/* What gives a float's bits, or NULL: two versions may write the same float with other digits.
+ */
+static const char *bits_of(uint32_t type)
 {
-    uint32_t type = b->binding->columns[i].type;
-    const char *bits = type == TYPE_FLOAT4 ? "float4send" : "float8send";
-    writer_printf(&b->sql, "%s(t.", bits);
-    put_column(b, i);
-    writer_printf(&b->sql, ") = %s($%u)", bits, add_param(b, i, true, type));
+    return type == TYPE_FLOAT4 ? "float4send" : type == TYPE_FLOAT8 ? "float8send" : NULL;
 }
-
-static bool is_float(uint32_t type) { return type == TYPE_FLOAT4 || type == TYPE_FLOAT8; }
 
 /* Equal to the last byte, whatever = thinks of 1.0 and 1.00. */
 static void put_exact_match(struct build *b, uint16_t i)
 {
     const struct target_column *c = &b->binding->columns[i];
-    if (!b->statement->nulls[i] && is_float(c->type)) {
-        put_float_match(b, i);
-        return;
-    }
-    writer_text(&b->sql, "t.");
+    bool is_null = b->statement->nulls[i];
+    const char *bits = is_null || c->is_plain ? NULL : bits_of(c->type);
+    writer_printf(&b->sql, "%s(t.", bits == NULL ? "" : bits);
     put_column(b, i);
-    if (b->statement->nulls[i])
-        writer_text(&b->sql, " is null");
+    if (is_null)
+        writer_text(&b->sql, ") is null");
     else if (c->is_plain)
-        writer_printf(&b->sql, " = $%u", add_param(b, i, true, c->type));
+        writer_printf(&b->sql, ") = $%u", add_param(b, i, true, c->type));
+    else if (bits != NULL)
+        writer_printf(&b->sql, ") = %s($%u)", bits, add_param(b, i, true, c->type));
     else
-        writer_printf(&b->sql, "::text collate \"C\" = $%u", add_param(b, i, true, TYPE_TEXT));
+        writer_printf(&b->sql, ")::text collate \"C\" = $%u", add_param(b, i, true, TYPE_TEXT));
 }
 
 static void put_key_match(struct build *b, uint16_t i)
