@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "servers"))
 
 import harness  # noqa: E402
+from steps import cannot_run  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -23,10 +24,8 @@ def pytest_configure(config):
 
 
 def require(version):
-    """Where CI is set, a test that cannot run has failed."""
     if not harness.available(version):
-        missing = f"PostgreSQL {version} is not there: run tools/setup"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+        cannot_run(f"PostgreSQL {version} is not there: run tools/setup")
 
 
 class Pool:
