@@ -285,7 +285,7 @@ static void keep_checkpoint_moving(struct engine *e)
         return;
     e->moved_at = now;
     struct error err = {0};
-    if (!lane_move_checkpoint(e->lane, &err))
+    if (!lane_move_checkpoint(e->lane, false, &err))
         lane_failed(e, &err);
 }
 
@@ -350,8 +350,9 @@ static bool window_is_over(struct engine *e)
     }
     if (e->origin->ops->reaches(&e->shared.durable, &e->window_end))
         return true;
-    if (!lane_move_checkpoint(e->lane, &err))
+    if (!lane_move_checkpoint(e->lane, true, &err))
         lane_failed(e, &err);
+    e->durable_asked_at = 0;
     release_spool(e);
     (void)poll(NULL, 0, 10);
     return false;
@@ -474,7 +475,7 @@ static void drain(struct engine *e)
            clock_mono_us() < deadline)
         if (!lane_work(e->lane, true, BUSY_WAIT_MS, &err))
             return;
-    if (lane_move_checkpoint(e->lane, &err))
+    if (lane_move_checkpoint(e->lane, false, &err))
         (void)share_applied(e);
 }
 
@@ -490,6 +491,7 @@ void *apply_main(void *context)
     if (going && e->stage == COPY_FINISH) {
         going = begin_window(e);
         engine_set_phase(e, PHASE_CATCHING_UP);
+        watch_look(e);
         if (going)
             follow(e); /* Up to the end of the window. */
         engine_set_phase(e, PHASE_COPYING);
@@ -497,6 +499,7 @@ void *apply_main(void *context)
     }
     if (going) {
         engine_set_phase(e, PHASE_CATCHING_UP);
+        watch_look(e);
         follow(e);
     }
     drain(e);

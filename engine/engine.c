@@ -335,6 +335,7 @@ bool engine_start(const struct engine_options *options, struct engine **out, str
     check(pthread_condattr_init(&monotonic) == 0);
     check(pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
     check(pthread_cond_init(&e->changed, &monotonic) == 0);
+    check(pthread_cond_init(&e->look, &monotonic) == 0);
     (void)pthread_condattr_destroy(&monotonic);
     check(pthread_mutex_init(&e->lock, NULL) == 0);
     check(pthread_mutex_init(&e->asker_lock, NULL) == 0);
@@ -359,6 +360,7 @@ void engine_ask_stop(struct engine *e)
         e->copier->ops->cancel(e->copier);
     pthread_cond_broadcast(&e->changed);
     pthread_mutex_unlock(&e->lock);
+    watch_look(e);
 }
 
 bool engine_wait(struct engine *e, struct error *err)
@@ -431,6 +433,7 @@ void engine_free(struct engine *e)
     (void)pthread_mutex_destroy(&e->lock);
     (void)pthread_mutex_destroy(&e->asker_lock);
     (void)pthread_cond_destroy(&e->changed);
+    (void)pthread_cond_destroy(&e->look);
     free(e);
 }
 

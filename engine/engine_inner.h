@@ -70,6 +70,7 @@ struct shared {
     uint64_t bytes_behind;
     struct mirror_reasons reasons;
     bool mirrored; /* Sequences, at least once. */
+    bool look;     /* It should probe at once. */
 };
 
 /* A place that was applied. Nothing that comes behind it is told before `segment`. */
@@ -120,6 +121,7 @@ struct engine {
     atomic_bool stop;
     pthread_mutex_t lock;
     pthread_cond_t changed; /* Of `shared`; CLOCK_MONOTONIC. */
+    pthread_cond_t look;    /* The watcher waits here between two probes; CLOCK_MONOTONIC. */
     struct shared shared;
 };
 
@@ -147,5 +149,7 @@ void engine_set_halt(struct engine *e, const struct error *err);
 
 /* watch.c, under the lock: forgets the probes that the target has reached. */
 void watch_settle(struct engine *e);
+/* Makes the watcher probe at once. */
+void watch_look(struct engine *e);
 
 #endif

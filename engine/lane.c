@@ -545,12 +545,13 @@ bool lane_retry(struct lane *l, struct error *err)
     return replay(l, 1, err);
 }
 
-bool lane_move_checkpoint(struct lane *l, struct error *err)
+bool lane_move_checkpoint(struct lane *l, bool durable, struct error *err)
 {
     if (l->state != LANE_OPEN || l->first != NULL || l->passed <= l->at.seq)
         return true;
     struct group g = {
-        .to = {.seq = l->passed, .pos = l->passed_pos, .commit_time_us = l->at.commit_time_us}};
+        .to = {.seq = l->passed, .pos = l->passed_pos, .commit_time_us = l->at.commit_time_us},
+        .durable = durable};
     if (send_group(l, &g, err) && wait_committed(l, g.to.seq, err)) {
         l->at = l->sent = g.to;
         return true;

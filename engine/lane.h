@@ -64,8 +64,9 @@ must_check bool lane_work(struct lane *l, bool idle, int wait_ms, struct error *
 /* HALTED: forgets what is known of the target's tables and tries again. */
 must_check bool lane_retry(struct lane *l, struct error *err);
 
-/* An empty group, so that the target's checkpoint follows what was passed. */
-must_check bool lane_move_checkpoint(struct lane *l, struct error *err);
+/* An empty group, so that the target's checkpoint follows what was passed; `durable`: it waits
+ * for the target's disk. */
+must_check bool lane_move_checkpoint(struct lane *l, bool durable, struct error *err);
 
 enum lane_state lane_state(const struct lane *l);
 bool lane_is_busy(const struct lane *l); /* Holds transactions. */

@@ -4,14 +4,13 @@
  * before it. When the target has passed it, everything committed before that moment is on the
  * target; that, and nothing less, is what a lag of zero means. The watcher also mirrors what
  * the stream does not carry. */
-#include <poll.h>
 #include <string.h>
 
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/engine_inner.h"
 
-enum { PROBE_EVERY_MS = 200, MIRROR_EVERY_US = 3000000, NEAR_US = 1000000 };
+enum { PROBE_EVERY_US = 200000, MIRROR_EVERY_US = 3000000, NEAR_US = 1000000 };
 
 void watch_settle(struct engine *e)
 {
@@ -102,6 +101,25 @@ static void look_for_loss(struct engine *e)
         engine_end(e, &state.error);
 }
 
+void watch_look(struct engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    e->shared.look = true;
+    pthread_cond_signal(&e->look);
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void pause_between_probes(struct engine *e)
+{
+    int64_t until = clock_mono_us() + PROBE_EVERY_US;
+    struct timespec at = {.tv_sec = until / 1000000, .tv_nsec = until % 1000000 * 1000};
+    pthread_mutex_lock(&e->lock);
+    while (!e->shared.look && pthread_cond_timedwait(&e->look, &e->lock, &at) == 0)
+        continue;
+    e->shared.look = false;
+    pthread_mutex_unlock(&e->lock);
+}
+
 void *watch_main(void *context)
 {
     struct engine *e = context;
@@ -125,7 +143,7 @@ void *watch_main(void *context)
             else
                 backoff_failed(&mirroring, "mirror.failed", &err);
         }
-        (void)poll(NULL, 0, PROBE_EVERY_MS);
+        pause_between_probes(e);
     }
     return NULL;
 }

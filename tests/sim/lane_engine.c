@@ -154,7 +154,7 @@ void sim_work(struct sim *s, bool idle)
 void sim_move_checkpoint(struct sim *s)
 {
     struct error err = {0};
-    if (!lane_move_checkpoint(s->lane, &err))
+    if (!lane_move_checkpoint(s->lane, false, &err))
         sim_check_failure(s, &err);
 }
 
