@@ -1,6 +1,7 @@
 /* Opening: what blue has, its tables, roles and dumps, as one snapshot shows it. */
 #include "appliers/postgres/schema.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -172,6 +173,41 @@ static const char **exclusions(struct schema *s, size_t *count)
     return list;
 }
 
+struct section {
+    const char *name;
+    const struct dump_request *request;
+    const _Atomic bool *stop;
+    struct writer script;
+    bool ok;
+    struct error failure;
+};
+
+static void *run_section(void *argument)
+{
+    struct section *d = argument;
+    d->ok = dump_run(d->request, d->name, d->stop, &d->script, &d->failure);
+    return NULL;
+}
+
+/* Side by side, as pg_dump mostly waits for blue. */
+static bool run_both(struct schema *s, const struct dump_request *request,
+                     const _Atomic bool *stop, struct error *err)
+{
+    struct section pre = {.name = "pre-data", .request = request, .stop = stop};
+    struct section post = {.name = "post-data", .request = request, .stop = stop};
+    pthread_t thread;
+    check(pthread_create(&thread, NULL, run_section, &post) == 0);
+    (void)run_section(&pre);
+    check(pthread_join(thread, NULL) == 0);
+    *err = pre.ok ? post.failure : pre.failure;
+    bool ok = pre.ok && post.ok &&
+              dump_split(writer_view(&pre.script), &s->arena, &s->pre, err) &&
+              dump_split(writer_view(&post.script), &s->arena, &s->post, err);
+    writer_release(&pre.script);
+    writer_release(&post.script);
+    return ok;
+}
+
 static bool run_dumps(struct schema *s, PGconn *blue, bool no_tablespaces,
                       const _Atomic bool *stop, struct error *err)
 {
@@ -189,12 +225,7 @@ static bool run_dumps(struct schema *s, PGconn *blue, bool no_tablespaces,
                                    .snapshot = PQgetvalue(snapshot, 0, 0),
                                    .no_tablespaces = no_tablespaces};
     request.exclude = exclusions(s, &request.exclude_count);
-    cleanup_with(writer_release) struct writer script = {0};
-    TRY(dump_run(&request, "pre-data", stop, &script, err));
-    TRY(dump_split(writer_view(&script), &s->arena, &s->pre, err));
-    writer_clear(&script);
-    TRY(dump_run(&request, "post-data", stop, &script, err));
-    return dump_split(writer_view(&script), &s->arena, &s->post, err);
+    return run_both(s, &request, stop, err);
 }
 
 static bool read_blue(struct schema *s, const _Atomic bool *stop, struct error *err)

@@ -24,14 +24,16 @@
 #include "engine/postgres/copy_judge.h"
 #include "engine/postgres/copy_rows.h"
 
-enum { CONNECT_TIMEOUT_S = 10, JOBS_MAX = 64 };
+enum { CONNECT_TIMEOUT_S = 10, JOBS_MAX = 64, SCHEMA_FRESH_US = 10000000 };
 
 struct pg_copier {
     struct copier base;
     const struct options *options;
     struct stream_identity identity;
     uint64_t epoch;
-    PGconn *green; /* The engine thread's: ledger and schema. */
+    PGconn *green;         /* The engine thread's: ledger and schema. */
+    struct schema *schema; /* Blue's as of schema_us; NULL: not read yet. */
+    int64_t schema_us;
     struct snapshot snapshot;
     atomic_bool stop; /* Everything. */
     atomic_bool halt; /* This round. */
@@ -348,15 +350,24 @@ static bool copy_rows_of_all(struct pg_copier *c, struct error *err)
 
 /* ---- the stages ---- */
 
+/* Read again for each stage, as rows may take days, but not twice within seconds. */
+static bool read_schema(struct pg_copier *c, struct error *err)
+{
+    int64_t now = clock_mono_us();
+    if (c->schema != NULL && now - c->schema_us < SCHEMA_FRESH_US)
+        return true;
+    schema_free(c->schema);
+    c->schema = NULL;
+    c->schema_us = now;
+    return schema_open(c->options, &c->stop, &c->schema, err);
+}
+
 static bool make_schema(struct pg_copier *c, struct error *err)
 {
     if (c->options->schema_mode == SCHEMA_EXISTING)
         return set_stage(c, LEDGER_ROWS, "", err);
-    struct schema *schema;
-    TRY(schema_open(c->options, &c->stop, &schema, err));
-    bool ok = schema_apply_pre(schema, c->green, &c->stop, err);
-    schema_free(schema);
-    TRY(ok);
+    TRY(read_schema(c, err));
+    TRY(schema_apply_pre(c->schema, c->green, &c->stop, err));
     crash_point("copy.after_schema");
     return set_stage(c, LEDGER_ROWS, "", err);
 }
@@ -383,16 +394,12 @@ static bool connect_jobs(struct pg_copier *c, PGconn **connections, size_t jobs,
 static bool make_keys(struct pg_copier *c, struct error *err)
 {
     PGconn *connections[JOBS_MAX] = {0};
-    struct schema *schema;
     if (c->options->schema_mode == SCHEMA_EXISTING)
         return true;
     size_t jobs = c->options->copy_jobs < JOBS_MAX ? (size_t)c->options->copy_jobs : JOBS_MAX;
     TRY(connect_jobs(c, connections, jobs, err));
-    bool ok = schema_open(c->options, &c->stop, &schema, err);
-    if (ok) {
-        ok = schema_apply_keys(schema, connections, jobs, &c->stop, err);
-        schema_free(schema);
-    }
+    bool ok =
+        read_schema(c, err) && schema_apply_keys(c->schema, connections, jobs, &c->stop, err);
     close_all(connections, jobs);
     return ok;
 }
@@ -429,13 +436,10 @@ static bool pg_copier_copy(struct copier *base, struct error *err)
 
 static bool finish_schema(struct pg_copier *c, PGconn *green, struct error *err)
 {
-    struct schema *schema;
     if (c->options->schema_mode == SCHEMA_EXISTING)
         return true;
-    TRY(schema_open(c->options, &c->stop, &schema, err));
-    bool ok = schema_apply_finish(schema, green, &c->stop, err);
-    schema_free(schema);
-    return ok;
+    TRY(read_schema(c, err));
+    return schema_apply_finish(c->schema, green, &c->stop, err);
 }
 
 static bool analyze(struct pg_copier *c, PGconn *green, struct error *err)
@@ -566,6 +570,7 @@ static void pg_copier_free(struct copier *base)
 {
     struct pg_copier *c = copier_of(base);
     pg_close(&c->green);
+    schema_free(c->schema);
     snapshot_drop(&c->snapshot);
     if (c->has_plan)
         copy_plan_release(&c->plan);
