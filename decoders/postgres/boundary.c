@@ -28,6 +28,7 @@ struct boundary {
     struct map kept;
     struct map streams; /* By top xid. */
     uint64_t orders;    /* Relation messages seen. */
+    int64_t committed_us;
 };
 
 struct boundary *boundary_new(void)
@@ -125,6 +126,8 @@ static void promote(struct boundary *b, const struct open_stream *s)
     }
 }
 
+int64_t boundary_committed_us(const struct boundary *b) { return b->committed_us; }
+
 /* ---- messages ---- */
 
 /* Takes the stream out; the pieces of a sane server's streams have ended by now. */
@@ -162,17 +165,19 @@ static void see_stream_abort(struct boundary *b, struct reader *r)
         stream_free(take_stream(b, xid));
 }
 
-static uint64_t read_end(struct reader *r)
+static uint64_t read_end(struct boundary *b, struct reader *r)
 {
     (void)reader_u8(r);
     (void)reader_u64be(r);
-    return reader_u64be(r);
+    uint64_t end = reader_u64be(r);
+    b->committed_us = (int64_t)reader_u64be(r);
+    return end;
 }
 
 static uint64_t see_stream_commit(struct boundary *b, struct reader *r)
 {
     uint64_t xid = reader_u32be(r);
-    uint64_t end = read_end(r);
+    uint64_t end = read_end(b, r);
     struct open_stream *s = r->failed ? NULL : take_stream(b, xid);
     if (s != NULL)
         promote(b, s);
@@ -189,7 +194,7 @@ bool boundary_see(struct boundary *b, struct bytes message, uint64_t *end_lsn,
     switch (tag) {
     case 'B': b->in_transaction = true; break;
     case 'C':
-        *end_lsn = read_end(&r);
+        *end_lsn = read_end(b, &r);
         b->in_transaction = b->in_transaction && r.failed;
         break;
     case 'S': see_stream_start(b, &r); break;

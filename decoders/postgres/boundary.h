@@ -22,6 +22,10 @@ void boundary_reset(struct boundary *b);
 must_check bool boundary_see(struct boundary *b, struct bytes message, uint64_t *end_lsn,
                              struct error *err);
 
+/* When the last transaction seen was committed, by the source's clock: microseconds since 2000.
+ */
+int64_t boundary_committed_us(const struct boundary *b);
+
 /* Inside Begin..Commit or StreamStart..StreamStop. */
 bool boundary_is_inside(const struct boundary *b);
 

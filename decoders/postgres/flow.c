@@ -5,11 +5,11 @@
  *
  * Over TCP the segments remain for as long as the reader has room. Once it has none, the kernel
  * puts message to message and sends them as one when there is room again, which makes them
- * about half as dear. So as long as apply has work enough, reading rests until its buffers have
- * run full; the walsender goes on into its own, which hold more than it decodes meanwhile. To
- * bring this about with a small receive buffer does not do: a window below the size of a
- * segment makes TCP wait for its timers. A Unix socket holds little; there a rest must be
- * short. */
+ * about half as dear. So as long as what comes was committed long before it is sent, reading
+ * rests until its buffers have run full; the walsender goes on into its own, which hold more
+ * than it decodes meanwhile. To bring this about with a small receive buffer does not do: a
+ * window below the size of a segment makes TCP wait for its timers. A Unix socket holds little;
+ * there a rest must be short. */
 #include "decoders/postgres/flow.h"
 
 #include <sys/socket.h>
@@ -21,7 +21,7 @@ enum {
     PAUSE_LOCAL_US = 200,
     PAUSE_US = 500,
     REST_US = 10000,
-    BEHIND_MIN = 1 << 20, /* Bytes of log, which take apply longer than a rest. */
+    LATE_US = 100000, /* A backlog, to which a rest adds nothing that is felt. */
 };
 
 void flow_begin(struct flow *f, int socket, int64_t now_us)
@@ -51,12 +51,12 @@ static void look(struct flow *f, int64_t now_us)
     f->bytes = 0;
 }
 
-int64_t flow_rest_us(struct flow *f, int64_t now_us, uint64_t behind)
+int64_t flow_rest_us(struct flow *f, int64_t now_us, int64_t late_us)
 {
     look(f, now_us);
     if (!f->is_on)
         return 0;
     if (!f->is_tcp)
         return PAUSE_LOCAL_US;
-    return behind < BEHIND_MIN ? PAUSE_US : REST_US;
+    return late_us < LATE_US ? PAUSE_US : REST_US;
 }

@@ -21,7 +21,7 @@ void flow_begin(struct flow *f, int socket, int64_t now_us);
 void flow_note(struct flow *f, size_t bytes);
 
 /* Asked when all that had come was taken, before more is waited for: how long to rest first.
- * `behind`: bytes of the source's log that were received and are not applied yet. */
-int64_t flow_rest_us(struct flow *f, int64_t now_us, uint64_t behind);
+ * `late_us`: how long before it was sent the last transaction was committed. */
+int64_t flow_rest_us(struct flow *f, int64_t now_us, int64_t late_us);
 
 #endif

@@ -17,6 +17,7 @@
 enum {
     CONNECT_TIMEOUT_S = 10,
     HEADER = 25,              /* 'w', start, end, time: before a message. */
+    SENT_AT = 17,             /* The time. */
     KEEPALIVE = 18,           /* 'k', end, time, reply requested. */
     STATUS_AFTER_US = 100000, /* News are told no more often. */
     STATUS_EVERY_US = 5000000,
@@ -46,6 +47,7 @@ struct stream {
     bool must_reply;
     bool wants_reply;
     int64_t status_at;
+    int64_t sent_us; /* When the last message was, by the source: microseconds since 2000. */
     struct flow flow;
     uint32_t timeline; /* Of the server at the last open; 0: never. */
 };
@@ -308,6 +310,8 @@ static bool take(struct stream *s, int len, struct frame *frame, bool *got, stru
     *frame = (struct frame){.kind = FRAME_DATA};
     if (all.len >= HEADER && all.data[0] == 'w') {
         *got = true;
+        struct reader sent = reader_of((struct bytes){all.data + SENT_AT, HEADER - SENT_AT});
+        s->sent_us = (int64_t)reader_u64be(&sent);
         return take_message(s, (struct bytes){all.data + HEADER, all.len - HEADER}, frame, err);
     }
     if (all.len >= KEEPALIVE && all.data[0] == 'k') {
@@ -341,8 +345,8 @@ static bool ended(struct stream *s, int code, struct error *err)
 /* Before more is waited for. */
 static void gather(struct stream *s)
 {
-    uint64_t behind = s->last > s->applied ? s->last - s->applied : 0;
-    int64_t rest_us = flow_rest_us(&s->flow, clock_mono_us(), behind);
+    int64_t late_us = s->sent_us - boundary_committed_us(s->boundary);
+    int64_t rest_us = flow_rest_us(&s->flow, clock_mono_us(), late_us);
     if (rest_us > 0)
         (void)nanosleep(&(struct timespec){.tv_nsec = rest_us * 1000L}, NULL);
 }
