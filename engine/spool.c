@@ -180,9 +180,11 @@ static bool has_room(struct spool *s, size_t need)
     return !s->durable || s->disk_bytes + s->pending_bytes + need <= s->disk_max;
 }
 
-static void wake(struct spool *s)
+/* A reader that waits can do nothing with a piece of a transaction: the end wakes it, or a
+ * block that is full. */
+static void wake(struct spool *s, bool reader)
 {
-    if (s->reader_waits)
+    if (s->reader_waits && reader)
         (void)pthread_cond_signal(&s->appended);
     if (s->flusher_waits && (spool_flush_due(s) || spool_release_due(s)))
         (void)pthread_cond_signal(&s->work);
@@ -223,7 +225,7 @@ static bool append(struct spool *s, struct frame *frame, bool *full, struct erro
         spool_seal(s); /* So that reader and flusher can be done with it. */
     else
         put(s, frame, need);
-    wake(s);
+    wake(s, *full || segment_is_boundary(frame->kind));
     return true;
 }
 
@@ -264,7 +266,7 @@ bool spool_begin_segment(struct spool *s, struct error *err)
                               &s->appended_extent.last_pos);
         if (!s->durable)
             s->made = s->entries[s->entry_count - 1].number;
-        wake(s);
+        wake(s, false);
     }
     if (!healthy)
         *err = s->failure;
@@ -469,7 +471,7 @@ void spool_release(struct spool *s, uint64_t seq, uint64_t segment)
         s->release_segment = segment;
     while (!s->durable && spool_release_due(s))
         spool_forget_oldest(s);
-    wake(s);
+    wake(s, false);
     pthread_mutex_unlock(&s->lock);
 }
 
