@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "appliers/postgres/session.h"
+#include "appliers/postgres/truncate.h"
 #include "engine/base/crash.h"
 
 enum { CONNECT_TIMEOUT_S = 10 };
@@ -310,15 +310,17 @@ static bool send_update(struct session *s, struct binding *b, const struct batch
     return ok;
 }
 
+static bool send_once(void *context, const char *sql, struct error *err)
+{
+    struct session *s = context;
+    struct expectation e = {.rows = ROWS_ANY, .what = "truncate", .bytes = 64};
+    return pipeline_prepare(&s->pipeline, "", sql, 0, NULL, err) &&
+           pipeline_send(&s->pipeline, "", &(struct parameters){0}, &e, err);
+}
+
 static bool send_truncate(struct session *s, const struct change *change, struct error *err)
 {
-    struct writer sql = {0};
-    struct expectation e = {.rows = ROWS_ANY, .what = "truncate", .bytes = 64};
-    bool ok = session_truncate_sql(s, change, &sql, err) &&
-              pipeline_prepare(&s->pipeline, "", writer_cstr(&sql), 0, NULL, err) &&
-              pipeline_send(&s->pipeline, "", &(struct parameters){0}, &e, err);
-    writer_release(&sql);
-    return ok;
+    return session_truncate(s, change, &(struct truncate_sink){send_once, s}, err);
 }
 
 static bool session_apply(struct applier *a, const struct batch *batch, struct error *err)

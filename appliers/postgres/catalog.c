@@ -32,6 +32,36 @@ bool catalog_root_of(PGconn *source, const struct relation *rel, struct writer *
     return true;
 }
 
+bool catalog_are_all_leaves(PGconn *source, const struct relation *rel, const char *oids)
+{
+    char oid[16];
+    (void)snprintf(oid, sizeof oid, "%u", rel->id);
+    const char *values[] = {oid, oids};
+    cleanup_with(pg_result_drop) PGresult *res = NULL;
+    return ask(source,
+               "with recursive up(oid) as (select $1::oid union all select i.inhparent from up "
+               "join pg_inherits i on i.inhrelid = up.oid), down(oid) as (select oid from up "
+               "union select i.inhrelid from down join pg_inherits i on i.inhparent = "
+               "down.oid) "
+               "select bool_and(c.relkind = 'p' or c.oid = any ($2::oid[])) from down "
+               "join pg_class c on c.oid = down.oid",
+               2, values, &res) &&
+           pg_bool(res, 0, 0);
+}
+
+bool catalog_partition_rows(PGconn *source, const struct relation *rel, struct writer *out)
+{
+    char oid[16];
+    (void)snprintf(oid, sizeof oid, "%u", rel->id);
+    const char *values[] = {oid};
+    cleanup_with(pg_result_drop) PGresult *res = NULL;
+    if (!ask(source, "select pg_get_partition_constraintdef($1::oid)", 1, values, &res) ||
+        strstr(PQgetvalue(res, 0, 0), "satisfies_hash_partition") != NULL)
+        return false;
+    writer_text(out, PQgetvalue(res, 0, 0));
+    return true;
+}
+
 bool catalog_type_name(PGconn *source, uint32_t type, int32_t typmod, struct writer *out)
 {
     char oid[16];

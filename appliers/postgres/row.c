@@ -10,6 +10,7 @@
 
 #include "appliers/postgres/clash.h"
 #include "appliers/postgres/session.h"
+#include "appliers/postgres/truncate.h"
 
 enum {
     CLASHES_MAX = 16
@@ -283,13 +284,15 @@ static bool remove_row(struct row *row, struct error *err)
     return rows > 0 || conflict(row, "delete missing", row->key, err);
 }
 
+static bool execute(void *context, const char *sql, struct error *err)
+{
+    struct session *s = context;
+    return pg_execute(s->pg, sql, err);
+}
+
 static bool truncate(struct session *s, const struct change *change, struct error *err)
 {
-    struct writer sql = {0};
-    bool ok =
-        session_truncate_sql(s, change, &sql, err) && pg_execute(s->pg, writer_cstr(&sql), err);
-    writer_release(&sql);
-    return ok;
+    return session_truncate(s, change, &(struct truncate_sink){execute, s}, err);
 }
 
 static bool apply_one(struct row *row, struct error *err)

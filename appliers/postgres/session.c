@@ -160,21 +160,3 @@ struct parameters session_values(struct session *s, const struct statement *st,
             s->offsets[i] == is_null ? NULL : (const char *)s->values.data + s->offsets[i];
     return (struct parameters){st->param_count, s->pointers, s->lengths, s->formats};
 }
-
-bool session_truncate_sql(struct session *s, const struct change *change, struct writer *sql,
-                          struct error *err)
-{
-    writer_text(sql, "truncate ");
-    for (uint32_t i = 0; i < change->truncated_count; i++) {
-        struct binding *b;
-        TRY(session_binding(s, change->truncated[i], &b, err));
-        if (b->through_root)
-            return error_set(err, ERROR_SCHEMA,
-                             "partition %.*s was truncated on the source, but on the target it "
-                             "is only a part of %s",
-                             BYTES_ARG(change->truncated[i]->name), b->shown);
-        writer_printf(sql, "%s%s%s", i == 0 ? "" : ", ", b->only ? "only " : "", b->table);
-    }
-    writer_text(sql, change->restart_identity ? " restart identity" : " continue identity");
-    return true;
-}

@@ -56,8 +56,4 @@ must_check bool session_apply_row(struct session *s, const struct change *change
                                   enum row_mode mode, struct row_result *result,
                                   struct error *err);
 
-/* TRUNCATE of all the tables a change names, as SQL. */
-must_check bool session_truncate_sql(struct session *s, const struct change *change,
-                                     struct writer *sql, struct error *err);
-
 #endif

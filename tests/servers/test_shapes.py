@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from harness import until
 from steps import arrived, frozen, ready, settled, tables_in, transactions
 
 
@@ -157,12 +158,23 @@ def test_green_holds_the_root_in_another_way(migrate, made):
     assert blue.execute(rows) == green.execute(rows)
 
 
-@pytest.mark.xfail(strict=True, reason="a TRUNCATE of partitions that green does not have halts: session_truncate_sql")
-def test_a_whole_partitioned_table_that_green_holds_otherwise_may_be_truncated(migrate):
-    blue, green, engine = migrate(PARTED, FLAT_OR_OTHERWISE["not partitioned"])
-    blue.execute("TRUNCATE t; INSERT INTO t VALUES (7, 'eu', 'after')")
-    engine.wait("caught-up")
-    assert green.execute("SELECT id, region, a FROM t") == [(7, "eu", "after")]
+@pytest.mark.parametrize("made", FLAT_OR_OTHERWISE.values(), ids=FLAT_OR_OTHERWISE.keys())
+def test_partitions_that_green_holds_otherwise_may_be_truncated(migrate, made):
+    blue, green, engine = migrate(PARTED, made)
+    rows = "SELECT id, region, a FROM t ORDER BY 1, 2"
+    for script in ("TRUNCATE t_us; INSERT INTO t VALUES (500, 'us', 'after')",
+                   "TRUNCATE t; INSERT INTO t VALUES (7, 'eu', 'after'), (8, 'us', 'after'), (9, 'moon', 'after')",
+                   "TRUNCATE t_us, t_eu; INSERT INTO t VALUES (7, 'eu', 'again')"):
+        blue.execute(script)
+        engine.wait("caught-up")
+        assert blue.execute(rows) == green.execute(rows), script
+
+
+def test_the_rows_of_a_hash_partition_that_green_has_not_cannot_be_told(migrate):
+    blue, _, engine = migrate(PARTED, FLAT_OR_OTHERWISE["not partitioned"])
+    blue.execute("TRUNCATE t_rest_0")
+    until(lambda: engine.status()["phase"] == "halted")
+    assert "partition t_rest_0 was truncated" in engine.status()["error"]["text"]
 
 
 def test_a_partition_attached_later_is_followed(migrate):
