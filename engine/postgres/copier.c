@@ -434,14 +434,6 @@ static bool pg_copier_copy(struct copier *base, struct error *err)
     return true;
 }
 
-static bool finish_schema(struct pg_copier *c, PGconn *green, struct error *err)
-{
-    if (c->options->schema_mode == SCHEMA_EXISTING)
-        return true;
-    TRY(read_schema(c, err));
-    return schema_apply_finish(c->schema, green, &c->stop, err);
-}
-
 static bool analyze(struct pg_copier *c, PGconn *green, struct error *err)
 {
     struct ledger ledger;
@@ -470,7 +462,8 @@ static bool pg_copier_finish(struct copier *base, struct error *err)
                    &blue, err));
     TRY(pg_connect(c->options->green.conninfo, PG_QUERY, c->options->name, CONNECT_TIMEOUT_S,
                    &green, err));
-    TRY(finish_schema(c, green, err));
+    if (c->options->schema_mode != SCHEMA_EXISTING)
+        TRY(read_schema(c, err) && schema_apply_finish(c->schema, green, &c->stop, err));
     TRY(schema_refresh_views(blue, green, &c->stop, err));
     TRY(analyze(c, green, err));
     crash_point("copy.before_ready");
