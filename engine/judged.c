@@ -2,14 +2,15 @@
 
 #include <stdlib.h>
 
-static enum verdict judge_truncate(struct judged *j, uint64_t xid, struct change *change)
+static enum verdict judge_truncate(struct judged *j, const struct txn *txn,
+                                   struct change *change)
 {
     enum verdict all = VERDICT_PASS;
     uint32_t count = 0;
     j->kept = reallocarray(j->kept, change->truncated_count, sizeof(struct relation *));
     check(j->kept != NULL);
     for (uint32_t i = 0; i < change->truncated_count; i++) {
-        enum verdict v = j->judge->judge(j->judge, xid, change->truncated[i]);
+        enum verdict v = j->judge->judge(j->judge, txn, change->truncated[i]);
         if (v == VERDICT_PASS)
             continue;
         j->kept[count++] = change->truncated[i];
@@ -22,13 +23,13 @@ static enum verdict judge_truncate(struct judged *j, uint64_t xid, struct change
     return all;
 }
 
-enum verdict judged_change(struct judged *j, uint64_t xid, struct change *change)
+enum verdict judged_change(struct judged *j, const struct txn *txn, struct change *change)
 {
     if (j->judge == NULL)
         return VERDICT_APPLY;
     if (change->kind == CHANGE_TRUNCATE)
-        return judge_truncate(j, xid, change);
-    return j->judge->judge(j->judge, xid, change->relation);
+        return judge_truncate(j, txn, change);
+    return j->judge->judge(j->judge, txn, change->relation);
 }
 
 bool judged_needs_enforcing(struct judged *j, const struct txn *txn)
@@ -42,7 +43,7 @@ bool judged_needs_enforcing(struct judged *j, const struct txn *txn)
     txn_cursor_init(&c, txn);
     while (!found && txn_cursor_next(&c, &change, &unread) && change != NULL) {
         struct change judged = *change;
-        found = judged_change(j, txn->xid, &judged) == VERDICT_ENFORCE;
+        found = judged_change(j, txn, &judged) == VERDICT_ENFORCE;
     }
     txn_cursor_release(&c);
     return found || unread.kind != ERROR_NONE;
@@ -56,7 +57,7 @@ void judged_tally(struct judged *j, const struct txn *txn, struct tally *tally)
     txn_cursor_init(&c, txn);
     while (txn_cursor_next(&c, &change, &unread) && change != NULL) {
         struct change judged = *change;
-        if (judged_change(j, txn->xid, &judged) == VERDICT_APPLY)
+        if (judged_change(j, txn, &judged) == VERDICT_APPLY)
             tally_add(tally, judged.relation);
     }
     txn_cursor_release(&c);

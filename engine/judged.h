@@ -14,7 +14,7 @@ struct judged {
 
 /* A truncate of several tables is left with those that it must not pass by; valid until the
  * next call. */
-enum verdict judged_change(struct judged *j, uint64_t xid, struct change *change);
+enum verdict judged_change(struct judged *j, const struct txn *txn, struct change *change);
 
 /* Whether some change must be enforced, or cannot be read. */
 bool judged_needs_enforcing(struct judged *j, const struct txn *txn);

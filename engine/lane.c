@@ -286,7 +286,7 @@ static bool feed_change(struct lane *l, struct group *g, const struct txn *txn,
                         const struct change *change, struct error *err)
 {
     struct change judged = *change;
-    if (judged_change(&l->judged, txn->xid, &judged) == VERDICT_PASS)
+    if (judged_change(&l->judged, txn, &judged) == VERDICT_PASS)
         return true;
     if (!g->is_tallied)
         tally_add(&g->tally, judged.relation);
@@ -358,7 +358,7 @@ static bool apply_rows(struct lane *l, struct group *g, struct error *err)
     txn_cursor_init(&c, txn);
     while ((ok = txn_cursor_next(&c, &change, err)) && change != NULL) {
         struct change judged = *change;
-        enum verdict v = judged_change(&l->judged, txn->xid, &judged);
+        enum verdict v = judged_change(&l->judged, txn, &judged);
         if (v == VERDICT_PASS)
             continue;
         struct row_result result = {0};

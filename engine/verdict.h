@@ -6,12 +6,13 @@
 #ifndef ENGINE_VERDICT_H
 #define ENGINE_VERDICT_H
 
-#include "engine/change.h"
+#include "engine/txn.h"
 
 enum verdict { VERDICT_APPLY, VERDICT_PASS, VERDICT_ENFORCE };
 
 struct judge {
-    enum verdict (*judge)(struct judge *j, uint64_t xid, const struct relation *rel);
+    /* Of the transaction, its xid and position are asked about. */
+    enum verdict (*judge)(struct judge *j, const struct txn *txn, const struct relation *rel);
 };
 
 #endif

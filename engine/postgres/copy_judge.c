@@ -10,15 +10,16 @@ struct judged_table {
     struct visibility last;
 };
 
-static enum verdict judge_change(struct judge *base, uint64_t xid, const struct relation *rel)
+static enum verdict judge_change(struct judge *base, const struct txn *txn,
+                                 const struct relation *rel)
 {
     struct copy_judge *j = container_of(base, struct copy_judge, base);
     const struct judged_table *t = map_get(&j->tables, rel->id);
     if (t == NULL)
         return VERDICT_APPLY;
-    if (visibility_sees(&t->first, (uint32_t)xid))
+    if (visibility_sees(&t->first, (uint32_t)txn->xid))
         return VERDICT_PASS;
-    return visibility_sees(&t->last, (uint32_t)xid) ? VERDICT_ENFORCE : VERDICT_APPLY;
+    return visibility_sees(&t->last, (uint32_t)txn->xid) ? VERDICT_ENFORCE : VERDICT_APPLY;
 }
 
 bool copy_judge_load(struct copy_judge *j, const struct ledger *ledger, struct error *err)

@@ -55,12 +55,12 @@ static enum verdict verdict_at(const struct sim *s, uint64_t seq, unsigned table
     return seq <= s->window.first[table] ? VERDICT_PASS : VERDICT_ENFORCE;
 }
 
-enum verdict sim_judge(struct judge *judge, uint64_t xid, const struct relation *rel)
+enum verdict sim_judge(struct judge *judge, const struct txn *txn, const struct relation *rel)
 {
     const struct sim *s = container_of(judge, struct sim, judge);
     uint64_t seq = 1;
-    while (s->source.committed[seq] == NULL || s->source.committed[seq]->xid != xid)
-        ensure(seq++ < s->source.last_seq, "judged: unknown transaction %" PRIu64, xid);
+    while (s->source.committed[seq] == NULL || s->source.committed[seq]->xid != txn->xid)
+        ensure(seq++ < s->source.last_seq, "judged: unknown transaction %" PRIu64, txn->xid);
     return verdict_at(s, seq, model_table_of(rel));
 }
 

@@ -64,7 +64,7 @@ void sim_on_applied(void *context, const struct txn *txn);
 void sim_on_counted(void *context, const struct relation *rel, uint64_t changes);
 void sim_on_conflict(void *context, const struct relation *rel,
                      const struct row_result *result);
-enum verdict sim_judge(struct judge *judge, uint64_t xid, const struct relation *rel);
+enum verdict sim_judge(struct judge *judge, const struct txn *txn, const struct relation *rel);
 
 /* -- the engine's part: what engine/engine.c and engine/apply.c do -- */
 
