@@ -20,7 +20,7 @@ enum {
     FLOW_BYTES_MAX = 64 << 10, /* of at most so many bytes, are a flow of small messages. */
     PAUSE_LOCAL_US = 200,
     PAUSE_US = 500,
-    REST_US = 10000,
+    REST_US = 20000,
     LATE_US = 100000, /* A backlog, to which a rest adds nothing that is felt. */
 };
 
