@@ -7,9 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "appliers/postgres/inspect.h"
-#include "decoders/postgres/inspect.h"
 #include "engine/base/file.h"
+#include "tools/drivers.h"
 #include "tools/exit_code.h"
 
 static const char help[] =
@@ -115,13 +114,11 @@ static void estimate(const struct options *o, struct sizes *s)
 static bool inspect(const struct options *o, struct findings *f, struct sizes *s,
                     struct error *err)
 {
-    if (strcmp(o->blue.scheme, "postgresql") != 0)
-        return error_set(err, ERROR_CONFIG, "teal cannot check a blue of %s", o->blue.scheme);
-    if (strcmp(o->green.scheme, "postgresql") != 0)
-        return error_set(err, ERROR_CONFIG, "teal cannot check a green of %s", o->green.scheme);
+    const struct driver *driver;
+    TRY(driver_find(o, &driver, err));
     check_spool(o, f, s);
-    TRY(pg_inspect_source(o, f, s, err));
-    TRY(pg_inspect_target(o, f, err));
+    TRY(driver->inspect_source(o, f, s, err));
+    TRY(driver->inspect_target(o, f, err));
     estimate(o, s);
     return true;
 }

@@ -4,7 +4,9 @@
 
 #include "appliers/postgres/applier.h"
 #include "appliers/postgres/cleanup.h"
+#include "appliers/postgres/inspect.h"
 #include "appliers/postgres/mirror.h"
+#include "decoders/postgres/inspect.h"
 #include "decoders/postgres/origin.h"
 #include "decoders/postgres/pgoutput.h"
 #include "decoders/postgres/stream.h"
@@ -62,5 +64,7 @@ const struct driver postgres_driver = {
     .copier = pg_copier_new,
     .mirror = pg_mirror_new,
     .checkpoint = read_checkpoint,
+    .inspect_source = pg_inspect_source,
+    .inspect_target = pg_inspect_target,
     .clean_target = pg_clean_target,
 };

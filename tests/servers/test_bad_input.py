@@ -58,6 +58,13 @@ def test_an_unknown_key_is_named_with_its_line(pair, command, args):
     refused(teal, 2, f"teal.ini:{line}", "lanse", command=command, args=args)
 
 
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_two_kinds_of_databases_are_refused(pair, command):
+    _, _, teal = pair()
+    teal.configure({"green": {"uri": "mysql://teal@localhost/shop"}})
+    refused(teal, 2, "teal.ini:", "postgresql", "mysql", "must be the same", command=command)
+
+
 @pytest.mark.parametrize("added, offset, words", [
     ("[aply]\nlanes = 1\n", 1, ["aply"]),
     ("[apply]\nlanes = many\n", 2, ["lanes", "many"]),
