@@ -10,6 +10,7 @@ import pytest
 
 from harness import compare, until
 
+
 def cannot_run(why):
     """Ends the test: skipped, or failed where CI is set and nothing may be skipped."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
