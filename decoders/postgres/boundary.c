@@ -26,9 +26,9 @@ struct boundary {
     bool in_transaction;
     struct open_stream *current;
     struct map kept;
-    struct map streams; /* By top xid. */
-    uint64_t orders;    /* Relation messages seen. */
-    int64_t committed_us;
+    struct map streams;   /* By top xid. */
+    uint64_t orders;      /* Relation messages seen. */
+    int64_t committed_us; /* See boundary_committed_us(). */
 };
 
 struct boundary *boundary_new(void)
@@ -126,8 +126,6 @@ static void promote(struct boundary *b, const struct open_stream *s)
     }
 }
 
-int64_t boundary_committed_us(const struct boundary *b) { return b->committed_us; }
-
 /* ---- messages ---- */
 
 /* Takes the stream out; the pieces of a sane server's streams have ended by now. */
@@ -165,6 +163,16 @@ static void see_stream_abort(struct boundary *b, struct reader *r)
         stream_free(take_stream(b, xid));
 }
 
+/* It says already when the transaction was committed. */
+static void see_begin(struct boundary *b, struct reader r)
+{
+    b->in_transaction = true;
+    (void)reader_u64be(&r);
+    int64_t committed_us = (int64_t)reader_u64be(&r);
+    if (!r.failed)
+        b->committed_us = committed_us;
+}
+
 static uint64_t read_end(struct boundary *b, struct reader *r)
 {
     (void)reader_u8(r);
@@ -192,7 +200,7 @@ bool boundary_see(struct boundary *b, struct bytes message, uint64_t *end_lsn,
     *end_lsn = 0;
     uint8_t tag = reader_u8(&r);
     switch (tag) {
-    case 'B': b->in_transaction = true; break;
+    case 'B': see_begin(b, r); break;
     case 'C':
         *end_lsn = read_end(b, &r);
         b->in_transaction = b->in_transaction && r.failed;
@@ -214,6 +222,8 @@ bool boundary_is_inside(const struct boundary *b)
 {
     return b->in_transaction || b->current != NULL;
 }
+
+int64_t boundary_committed_us(const struct boundary *b) { return b->committed_us; }
 
 bool boundary_has_streams(const struct boundary *b) { return b->streams.count > 0; }
 

@@ -22,8 +22,8 @@ void boundary_reset(struct boundary *b);
 must_check bool boundary_see(struct boundary *b, struct bytes message, uint64_t *end_lsn,
                              struct error *err);
 
-/* When the last transaction seen was committed, by the source's clock: microseconds since 2000.
- */
+/* When the transaction seen last was committed, by the source's clock: microseconds since 2000.
+ * Of one that is sent whole its beginning says so. */
 int64_t boundary_committed_us(const struct boundary *b);
 
 /* Inside Begin..Commit or StreamStart..StreamStop. */

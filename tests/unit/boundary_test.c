@@ -263,6 +263,38 @@ static void a_head_cut_short_is_refused_and_changes_nothing(void **state)
     golden_each(cut_each_short);
 }
 
+/* Message, the position or two it ends with, the time. */
+static struct bytes timed(struct writer *w, char tag, unsigned positions, uint64_t time_us)
+{
+    writer_clear(w);
+    writer_u8(w, (uint8_t)tag);
+    if (tag == 'c')
+        writer_u32be(w, 7);
+    if (tag != 'B')
+        writer_u8(w, 0);
+    for (unsigned i = 0; i < positions; i++)
+        writer_u64be(w, 100);
+    writer_u64be(w, time_us);
+    return writer_view(w);
+}
+
+static void the_first_word_of_a_commit_tells_its_time(void **state)
+{
+    (void)state;
+    struct boundary *b = boundary_new();
+    struct writer w = {0};
+    struct error err = {0};
+    uint64_t end;
+    assert_true(boundary_see(b, timed(&w, 'B', 1, 41), &end, &err));
+    assert_int_equal(boundary_committed_us(b), 41);
+    assert_true(boundary_see(b, timed(&w, 'C', 2, 42), &end, &err));
+    assert_int_equal(boundary_committed_us(b), 42);
+    assert_true(boundary_see(b, timed(&w, 'c', 2, 43), &end, &err));
+    assert_int_equal(boundary_committed_us(b), 43);
+    writer_release(&w);
+    boundary_free(b);
+}
+
 static void a_reset_forgets_all(void **state)
 {
     (void)state;
@@ -288,6 +320,7 @@ int main(void)
         cmocka_unit_test(a_preface_makes_up_for_all_that_was_not_read),
         cmocka_unit_test(a_preface_tells_one_that_read_everything_nothing_new),
         cmocka_unit_test(a_head_cut_short_is_refused_and_changes_nothing),
+        cmocka_unit_test(the_first_word_of_a_commit_tells_its_time),
         cmocka_unit_test(a_reset_forgets_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
